@@ -1,0 +1,460 @@
+"""Step 8: a ``PatchPlan`` into the live tensors: all of it or nothing, one rounding, undone to the last bit.
+
+Every target is computed from its pristine weight: an fp32 accumulator takes a block of rows, all contributions are added,
+the sum is rounded once and written. A block fits the processor's cache, so each weight moves through memory once.
+
+The work is spread over own threads, whole tensors each, with torch's inner threads off: torch's parallel regions per
+block cost more than they bring, and stall when the machine has other work.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lycopatch.engine.adapter import LoadedLayer
+from lycopatch.engine.errors import MalformedLayer
+from lycopatch.engine.families.layers import BoundLayer, RowRange
+from lycopatch.engine.linalg import Delta, Dense, Hadamard, Kronecker, LowRank, Sum, merge_low_rank, to_dense
+from lycopatch.engine.originals import Originals
+from lycopatch.engine.planning import Contribution, LayerId, PatchPlan, TensorPatch
+from lycopatch.engine.ports import LiveModel
+
+BLOCK_ELEMENTS = 1 << 20  # 4 MB of fp32: measured best for low-rank products (benchmarks/)
+SMALL_BLOCK_ELEMENTS = 1 << 18  # for products that need scratch blocks of their own
+MAX_WORKERS = 4
+
+Loader = Callable[[Contribution, torch.device, torch.dtype], LoadedLayer]
+"""Reads a contribution's tensors; raises MalformedLayer when they can not be used."""
+
+Progress = Callable[[int, int], None]
+"""Told after each tensor: (done, total). May raise to cancel; the model is then pristine again."""
+
+
+@dataclass(slots=True)
+class PatchResult:
+    """What an ``apply`` wrote, and the layers that turned out unusable when their numbers were read."""
+
+    written: int = 0
+    restored: int = 0
+    broken: dict[LayerId, str] = field(default_factory=dict[LayerId, str])
+
+
+@dataclass(slots=True)
+class Patcher:
+    """Holds one model to one plan at a time."""
+
+    model: LiveModel
+    originals: Originals
+    workers: int | None = None  # None: as many as torch would use, at most MAX_WORKERS
+    _applied: dict[str, TensorPatch] = field(default_factory=dict[str, TensorPatch])
+    _made_biases: set[str] = field(default_factory=set[str])
+
+    @property
+    def active(self) -> int:
+        """How many tensors are not pristine now."""
+        return len(self._applied)
+
+    def apply(self, plan: PatchPlan, load: Loader, progress: Progress | None = None) -> PatchResult:
+        """Make the model what ``plan`` says. Tensors whose patch is the same are left alone.
+
+        On any error every tensor is pristine again before the error goes on its way.
+        """
+        result = PatchResult()
+        changed = [patch for name, patch in plan.patches.items() if self._applied.get(name) != patch]
+        dropped = [name for name in self._applied if name not in plan.patches]
+        if not changed and not dropped:
+            return result
+        self.originals.check()
+        try:
+            changed = self._make_biases(changed, result)
+            jobs = [*(_Restore(name) for name in dropped), *(_Write(patch) for patch in changed)]
+            jobs.sort(key=lambda job: -self._size(job.name))
+            self._run(jobs, load, result, progress)
+        except BaseException:
+            self.restore_all()
+            raise
+        return result
+
+    def restore_all(self) -> int:
+        """Give every patched tensor its pristine values back; returns how many there were."""
+        if not self._applied and not self._made_biases:
+            return 0
+        self.originals.check()
+        names = sorted(self._applied, key=lambda name: -self._size(name))
+        result = PatchResult()
+        self._run([_Restore(name) for name in names], _no_loader, result, None)
+        return result.restored
+
+    def forget(self) -> None:
+        """The host replaced the model's weights: nothing is applied any more and nothing may be written back."""
+        self._applied.clear()
+        self._made_biases.clear()
+        self.originals.forget()
+
+    def _size(self, name: str) -> int:
+        return self.model.tensor(name).numel()
+
+    def _make_biases(self, patches: Sequence[TensorPatch], result: PatchResult) -> list[TensorPatch]:
+        """Give layers a bias that a network wants to change; returns the patches whose tensor exists now."""
+        known = self.model.shapes()
+        possible: list[TensorPatch] = []
+        for patch in patches:
+            if patch.is_bias and patch.tensor not in known and patch.tensor not in self._made_biases:
+                weight = self.model.tensor(patch.contributions[0].target.weight[0].tensor)
+                if not self.model.add_bias(patch.tensor, weight):
+                    reason = "this model's layer has no bias and can not be given one"
+                    result.broken.update((each.layer_id, reason) for each in patch.contributions)
+                    continue
+                self._made_biases.add(patch.tensor)
+            possible.append(patch)
+        return possible
+
+    def _run(
+        self, jobs: Sequence[_Restore | _Write], load: Loader, result: PatchResult, progress: Progress | None
+    ) -> None:
+        lock = threading.Lock()
+
+        def one(job: _Restore | _Write) -> None:
+            with _quiet_torch():
+                if isinstance(job, _Restore):
+                    self._restore(job.name)
+                else:
+                    broken = self._write(job.patch, load)
+                    with lock:
+                        result.broken.update(broken)
+            with lock:
+                if isinstance(job, _Restore):
+                    result.restored += 1
+                else:
+                    result.written += 1
+
+        workers = self._worker_count(jobs)
+        if workers < 2:
+            for done, job in enumerate(jobs, 1):
+                one(job)
+                if progress is not None:
+                    progress(done, len(jobs))
+            return
+        _run_in_threads(jobs, one, workers, progress)
+
+    def _worker_count(self, jobs: Sequence[_Restore | _Write]) -> int:
+        if not jobs or self.model.compute_device(jobs[0].name).type != "cpu":
+            return 1
+        wanted = self.workers if self.workers is not None else min(torch.get_num_threads(), os.cpu_count() or 1)
+        return max(1, min(wanted, MAX_WORKERS, len(jobs)))
+
+    def _write(self, patch: TensorPatch, load: Loader) -> dict[LayerId, str]:
+        writer = TensorWriter(self.model, self.originals, load)
+        parts, broken = writer.parts(patch)
+        self.originals.adopt(patch.tensor, self.model.tensor(patch.tensor))
+        # From here on the tensor counts as patched: an error below must restore it.
+        self._applied[patch.tensor] = patch
+        writer.write(patch.tensor, parts)
+        return broken
+
+    def _restore(self, name: str) -> None:
+        if name in self._made_biases:
+            self.model.remove_bias(name)
+            self._made_biases.discard(name)
+        elif self.originals.holds(name):
+            self.originals.restore(name, self.model.tensor(name))
+        self._applied.pop(name, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Restore:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    patch: TensorPatch
+
+    @property
+    def name(self) -> str:
+        return self.patch.tensor
+
+
+def _no_loader(contribution: Contribution, device: torch.device, dtype: torch.dtype) -> LoadedLayer:
+    raise AssertionError("restoring reads no network")
+
+
+@contextmanager
+def _quiet_torch() -> Iterator[None]:
+    """No gradients and no autocast: a host's mixed-precision block must not reach the arithmetic."""
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        if torch.cuda.is_available():
+            with torch.autocast("cuda", enabled=False):
+                yield
+        else:
+            yield
+
+
+def _run_in_threads(
+    jobs: Sequence[_Restore | _Write],
+    one: Callable[[_Restore | _Write], None],
+    workers: int,
+    progress: Progress | None,
+) -> None:
+    """Run the jobs on own threads, each with one torch thread inside; the first error stops the rest."""
+    before = torch.get_num_threads()
+    ready = threading.Barrier(workers + 1)
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        ready.wait()
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="lycopatch", initializer=start) as pool:
+        futures: list[Future[None]] = [pool.submit(one, job) for job in jobs]
+        ready.wait()
+        # set_num_threads in a worker also sets what threads that start later begin with: put that back at once
+        torch.set_num_threads(before)
+        try:
+            _await(futures, progress)
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+
+def _await(futures: Sequence[Future[None]], progress: Progress | None) -> None:
+    if progress is None:
+        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+        return
+    for number, future in enumerate(futures, 1):
+        future.result()
+        progress(number, len(futures))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A delta on the rows ``start … stop`` of a tensor; ``offset`` is where they begin in the delta."""
+
+    delta: Delta
+    weight: float
+    start: int
+    stop: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class _PristineBase:
+    """What an algorithm sees of the original weight: the target's rows, gathered from wherever they live."""
+
+    model: LiveModel
+    originals: Originals
+    target: BoundLayer
+    device: torch.device
+    dtype: torch.dtype
+    layer_cols: int | None  # columns the network was made for, when fewer than the target's
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape = self.target.shape
+        if self.layer_cols is None:
+            return shape
+        kernel = 1
+        for extent in shape[2:]:
+            kernel *= extent
+        return (shape[0], self.layer_cols // kernel, *shape[2:])
+
+    def weight(self) -> Tensor:
+        parts = [self._rows(part) for part in self.target.weight]
+        whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+        if self.target.transposed:
+            whole = whole.T.contiguous()
+        if self.layer_cols is not None:
+            whole = whole[:, : self.layer_cols].contiguous()
+        return whole
+
+    def _rows(self, part: RowRange) -> Tensor:
+        live = self.model.tensor(part.tensor)
+        cols = live.numel() // live.shape[0]
+        scratch = torch.empty((part.stop - part.start) * cols, dtype=live.dtype, device="cpu")
+        rows = self.originals.rows(part.tensor, live, part.start, part.stop, scratch)
+        return rows.to(device=self.device, dtype=self.dtype, copy=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorWriter:
+    """Computes and writes one tensor at a time; keeps nothing for undoing it."""
+
+    model: LiveModel
+    originals: Originals
+    load: Loader
+
+    def parts(self, patch: TensorPatch) -> tuple[list[Part], dict[LayerId, str]]:
+        """Everything that is added to a tensor, read and ready; and the layers whose numbers can not be used.
+
+        Writes nothing. Raises AdapterError when a network's file can not be read any more.
+        """
+        live = self.model.tensor(patch.tensor)
+        device, dtype = self._arithmetic(patch.tensor, live)
+        grouped: dict[tuple[int, int, int], list[tuple[Delta, float]]] = {}
+        broken: dict[LayerId, str] = {}
+        for contribution in patch.contributions:
+            try:
+                delta = self._delta(contribution, patch, device, dtype)
+            except MalformedLayer as error:
+                broken[contribution.layer_id] = error.reason
+                continue
+            if delta is None:
+                continue
+            for start, stop, offset in _places(contribution.target, patch):
+                grouped.setdefault((start, stop, offset), []).append((delta, contribution.multiplier))
+        parts = [
+            Part(delta, weight, start, stop, offset)
+            for (start, stop, offset), several in grouped.items()
+            for delta, weight in merge_low_rank(several)
+        ]
+        return parts, broken
+
+    def _arithmetic(self, name: str, live: Tensor) -> tuple[torch.device, torch.dtype]:
+        return self.model.compute_device(name), torch.float64 if live.dtype == torch.float64 else torch.float32
+
+    def _delta(
+        self, contribution: Contribution, patch: TensorPatch, device: torch.device, dtype: torch.dtype
+    ) -> Delta | None:
+        loaded = self.load(contribution, device, dtype)
+        target = contribution.target
+        if patch.is_bias:
+            return self._bias_delta(loaded, target, device, dtype)
+        base = _PristineBase(self.model, self.originals, target, device, dtype, _narrower(contribution))
+        delta = loaded.weight_delta(base, contribution.dyn_dim)
+        if delta is None:
+            return None
+        cols = 1
+        for extent in target.shape[1:]:
+            cols *= extent
+        if delta.cols > cols:
+            delta = delta.first_columns(cols)
+        return Dense(to_dense(delta).matrix.T.contiguous()) if target.transposed else delta
+
+    def _bias_delta(
+        self, loaded: LoadedLayer, target: BoundLayer, device: torch.device, dtype: torch.dtype
+    ) -> Dense | None:
+        rows: list[Tensor] = []
+        for part in _bias_ranges(target):
+            live = self.model.tensor(part.tensor)
+            scratch = torch.empty(part.stop - part.start, dtype=live.dtype, device="cpu")
+            rows.append(self.originals.rows(part.tensor, live, part.start, part.stop, scratch).reshape(-1))
+        bias = torch.cat([row.to(device=device, dtype=dtype) for row in rows])
+        delta = loaded.bias_delta(bias)
+        if delta is None:
+            return None
+        if delta.numel() != bias.numel():
+            raise MalformedLayer(loaded.layer.name, f"its bias has {delta.numel()} numbers, the layer {bias.numel()}")
+        return Dense(delta.reshape(-1, 1))
+
+    def write(self, name: str, parts: Sequence[Part]) -> None:
+        """Write round(pristine + Σ parts) into the live tensor, block by block."""
+        live = self.model.tensor(name)
+        if _write_kronecker(parts, self.originals, name, live):
+            return
+        device, dtype = self._arithmetic(name, live)
+        rows = live.shape[0] if live.dim() else 1
+        cols = live.numel() // max(rows, 1)
+        step = rows if device.type != "cpu" else max(1, _block_elements(parts) // max(cols, 1))
+        size = min(step, rows) * cols
+        stored = torch.empty(size, dtype=live.dtype, device="cpu")
+        accumulator = torch.empty(size, dtype=dtype, device=device)
+        for start in range(0, rows, step):
+            stop = min(start + step, rows)
+            acc = accumulator[: (stop - start) * cols].view(stop - start, cols)
+            acc.copy_(self.originals.rows(name, live, start, stop, stored))
+            for part in parts:
+                first, last = max(start, part.start), min(stop, part.stop)
+                if first < last:
+                    block = acc[first - start : last - start, : part.delta.cols]
+                    part.delta.add_rows(block, first - part.start + part.offset, part.weight)
+            target = live[start:stop] if live.dim() else live
+            target.copy_(acc.view(target.shape))
+
+
+def _places(target: BoundLayer, patch: TensorPatch) -> Iterator[tuple[int, int, int]]:
+    """Where a target's rows lie in the patched tensor: (start, stop, offset in the target)."""
+    offset = 0
+    for part in _bias_ranges(target) if patch.is_bias else target.weight:
+        if part.tensor == patch.tensor:
+            yield part.start, part.stop, offset
+        offset += part.stop - part.start
+
+
+def _bias_ranges(target: BoundLayer) -> tuple[RowRange, ...]:
+    """The target's bias, also where the live layer got one only now."""
+    if target.bias or target.bias_name is None:
+        return target.bias
+    return (RowRange(target.bias_name, 0, target.shape[0]),)
+
+
+def _narrower(contribution: Contribution) -> int | None:
+    """The columns a network was made for when the model's first convolution reads more channels; else None."""
+    shape = contribution.target.shape
+    kernel = 1
+    for extent in shape[2:]:
+        kernel *= extent
+    for print_ in contribution.layer.footprints:
+        cols = print_.cols if print_.cols is not None else print_.inputs and print_.inputs * kernel
+        if cols is not None and len(shape) > 1 and cols < shape[1] * kernel and cols % kernel == 0:
+            return cols
+    return None
+
+
+def _block_elements(parts: Sequence[Part]) -> int:
+    def needs_scratch(delta: Delta) -> bool:
+        return isinstance(delta, Hadamard) or (isinstance(delta, Sum) and any(map(needs_scratch, delta.parts)))
+
+    return SMALL_BLOCK_ELEMENTS if any(needs_scratch(part.delta) for part in parts) else BLOCK_ELEMENTS
+
+
+def _write_kronecker(parts: Sequence[Part], originals: Originals, name: str, live: Tensor) -> bool:
+    """A lone Kronecker product in one multiply-add per block, without an fp32 accumulator; False when it does not apply.
+
+    torch computes a half-precision ``addcmul`` in fp32 and rounds once, so this is the same number for less traffic; it
+    is exact only while both factors are numbers of the live dtype.
+    """
+    if len(parts) != 1 or not isinstance(parts[0].delta, Kronecker) or live.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    delta, weight = parts[0].delta, parts[0].weight
+    whole = (delta.rows, delta.cols) == (live.shape[0], live.numel() // live.shape[0])
+    if not whole or not live.is_contiguous() or live.device.type != "cpu" or not _addcmul_rounds_once(live.dtype):
+        return False
+    w1, w2 = delta.w1.to(live.dtype), delta.w2.to(live.dtype)
+    if not (torch.equal(w1.float(), delta.w1) and torch.equal(w2.float(), delta.w2)):
+        return False
+    group, cols = delta.w2.shape[0], delta.cols
+    step = max(1, BLOCK_ELEMENTS // max(group * cols, 1))
+    scratch = torch.empty(min(step * group, delta.rows) * cols, dtype=live.dtype, device="cpu")
+    for outer in range(0, w1.shape[0], step):
+        factor = w1[outer : outer + step]
+        start, stop = outer * group, (outer + factor.shape[0]) * group
+        shape = (factor.shape[0], group, w1.shape[1], w2.shape[1])
+        pristine = originals.rows(name, live, start, stop, scratch).view(shape)
+        out = live[start:stop].view(shape)
+        torch.addcmul(pristine, factor[:, None, :, None], w2[None, :, None, :], value=delta.scale * weight, out=out)
+    return True
+
+
+def _addcmul_rounds_once(dtype: torch.dtype) -> bool:
+    """True when this build of torch computes ``addcmul`` of ``dtype`` in fp32: tried on numbers that tell."""
+    try:
+        one = torch.ones(8, dtype=dtype)
+        step = torch.full((8,), torch.finfo(dtype).eps, dtype=dtype)
+        # 1 + 0.75·eps rounds to 1 + eps; with the product rounded first, or value in low precision, it would not differ,
+        # so a second probe uses a product that is not a number of the dtype.
+        near = torch.addcmul(one, step, one, value=0.75)
+        third = torch.addcmul(one, one / 3, step * 1.5, value=1.0)
+        expected = (one.float() + (one / 3).float() * (step * 1.5).float()).to(dtype)
+        return bool(torch.equal(near, one + step) and torch.equal(third, expected))
+    except RuntimeError:
+        return False

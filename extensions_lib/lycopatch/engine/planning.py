@@ -1,0 +1,203 @@
+"""Step 7: requests + adapters + index → a ``PatchPlan`` and what each file's keys come to.
+
+The plan is data: two plans are equal when they would write the same numbers, whatever the order of the tags.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lycopatch.engine.adapter import Adapter, AdapterLayer
+from lycopatch.engine.families.layers import BoundLayer, RowRange
+from lycopatch.engine.report import Issue, Outcome, TagReport
+from lycopatch.engine.request import AdapterRequest
+from lycopatch.engine.targets import TargetIndex
+from lycopatch.engine.types import Fingerprint
+
+LayerId = tuple[str, Fingerprint, str]
+"""A layer of a file: path, fingerprint, layer name. A file that was written again has other layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One layer of one network on one target. Equality is that of the numbers it adds."""
+
+    layer_id: LayerId
+    multiplier: float
+    dyn_dim: int | None
+    target: BoundLayer
+    layer: AdapterLayer = field(compare=False)
+
+    def sort_key(self) -> tuple[object, ...]:
+        path, fingerprint, name = self.layer_id
+        return path, fingerprint.mtime_ns, name, self.multiplier, self.dyn_dim or 0, self.target.paths
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPatch:
+    """All contributions to one live tensor, in an order that does not depend on the prompt's."""
+
+    tensor: str
+    is_bias: bool
+    contributions: tuple[Contribution, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PatchPlan:
+    """What the model's tensors shall be: name → patch; a tensor that is not in it shall be pristine."""
+
+    patches: Mapping[str, TensorPatch] = field(default_factory=dict[str, TensorPatch])
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request that was resolved to a parsed file."""
+
+    request: AdapterRequest
+    adapter: Adapter
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """Layers of one tag that can not be applied, collected so that one sentence tells of all of them."""
+
+    layers: dict[str, list[tuple[str, str]]] = field(default_factory=dict[str, list[tuple[str, str]]])
+
+    def add(self, kind: str, layer: str, reason: str) -> None:
+        self.layers.setdefault(kind, []).append((layer, reason))
+
+    def issues(self, tag: TagReport) -> Iterable[Issue]:
+        for kind, entries in self.layers.items():
+            reason, _ = Counter(reason for _, reason in entries).most_common(1)[0]
+            first = next(layer for layer, why in entries if why == reason)
+            what = f"{len(entries)} layers" if len(entries) > 1 else "1 layer"
+            message = f'{what} of "{tag.name}" left out ({kind}), for example {first}: {reason}.'
+            yield Issue(kind, message, tag=tag.tag, file=tag.path, layer=first)
+
+
+def plan(
+    wanted: Sequence[Wanted], index: TargetIndex, broken: Mapping[LayerId, str] | None = None
+) -> tuple[PatchPlan, list[TagReport]]:
+    """Join files and model by layer name. ``broken`` names layers whose numbers are known to be unusable."""
+    contributions: list[Contribution] = []
+    reports: list[TagReport] = []
+    for one in wanted:
+        report, found = _plan_tag(one, index, broken or {})
+        reports.append(report)
+        contributions.extend(found)
+    return PatchPlan(_by_tensor(contributions)), reports
+
+
+def _plan_tag(
+    wanted: Wanted, index: TargetIndex, broken: Mapping[LayerId, str]
+) -> tuple[TagReport, list[Contribution]]:
+    request, adapter = wanted.request, wanted.adapter
+    report = TagReport(
+        tag=request.tag,
+        name=request.name,
+        path=str(adapter.path),
+        te_multiplier=request.te_multiplier,
+        unet_multiplier=request.unet_multiplier,
+        layers_total=len(adapter.layers),
+    )
+    trouble = _Trouble()
+    found: list[Contribution] = []
+    taken: dict[tuple[RowRange, ...], str] = {}
+    counted: set[str] = set()
+    for layer in adapter.layers:
+        layer_id = (str(adapter.path), adapter.fingerprint, layer.name)
+        target = _choose(layer, index)
+        outcome: Outcome = "skipped"
+        if isinstance(target, _Unusable):
+            outcome = target.outcome
+            trouble.add(target.kind, layer.name, target.reason)
+        elif layer_id in broken:
+            trouble.add("damaged layer", layer.name, broken[layer_id])
+        elif target.weight in taken:
+            trouble.add("duplicate", layer.name, f'"{taken[target.weight]}" names the same layer')
+        else:
+            outcome = "applied"
+            taken[target.weight] = layer.name
+            report.layers_applied += 1
+            multiplier = request.unet_multiplier if target.component == "unet" else request.te_multiplier
+            if multiplier != 0:
+                found.append(Contribution(layer_id, multiplier, request.dyn_dim, target, layer))
+        # VeRA's shared matrices belong to many layers and are counted with the first
+        report.keys[outcome].extend(key for key in layer.keys.values() if key not in counted)
+        counted.update(layer.keys.values())
+    _account_for_the_rest(adapter, report, trouble)
+    report.issues.extend(trouble.issues(report))
+    return report, found
+
+
+@dataclass(frozen=True, slots=True)
+class _Unusable:
+    outcome: Outcome
+    kind: str
+    reason: str
+
+
+def _choose(layer: AdapterLayer, index: TargetIndex) -> BoundLayer | _Unusable:
+    """The layer of the model that a file's layer is for, or why there is none."""
+    candidates = index.find(layer.name)
+    if not candidates:
+        return _Unusable("unmatched", "no such layer", "this model has no layer of that name")
+    if refusal := layer.refusal:
+        return _Unusable("skipped", "not supported", refusal)
+    reasons = [_mismatch(layer, candidate) for candidate in candidates]
+    for candidate, reason in zip(candidates, reasons, strict=True):
+        if reason is None:
+            return candidate
+    return _Unusable("skipped", "other size", reasons[0] or "")
+
+
+def _mismatch(layer: AdapterLayer, target: BoundLayer) -> str | None:
+    reason = layer.mismatch(target.shape)
+    if reason is None or not _is_first_convolution(target):
+        return reason
+    # Inpainting and instruct-pix2pix U-Nets read more channels than the four a network was trained with, or fewer:
+    # the latent's channels come first in both.
+    for channels in (4, 8, 9):
+        if layer.mismatch((target.shape[0], channels, *target.shape[2:])) is None:
+            return None
+    return reason
+
+
+def _is_first_convolution(target: BoundLayer) -> bool:
+    return target.component == "unet" and any(path in ("conv_in", "input_blocks.0.0") for _, path in target.paths)
+
+
+def _account_for_the_rest(adapter: Adapter, report: TagReport, trouble: _Trouble) -> None:
+    for leftover in adapter.leftovers:
+        outcome: Outcome = "unknown" if leftover.outcome == "unknown" else "skipped"
+        report.keys[outcome].append(leftover.key)
+        trouble.add(leftover.kind, leftover.layer or leftover.key, leftover.reason)
+    for embedding in adapter.embeddings:
+        report.keys["embedding"].extend(embedding.keys.values())
+
+
+def _by_tensor(contributions: Iterable[Contribution]) -> dict[str, TensorPatch]:
+    weights: dict[str, list[Contribution]] = {}
+    biases: dict[str, list[Contribution]] = {}
+    for contribution in contributions:
+        layer, target = contribution.layer, contribution.target
+        if layer.changes_weight:
+            for tensor in {part.tensor for part in target.weight}:
+                weights.setdefault(tensor, []).append(contribution)
+        if layer.changes_bias:
+            names = {part.tensor for part in target.bias} or {target.bias_name} - {None}
+            for name in names:
+                if name is not None:
+                    biases.setdefault(name, []).append(contribution)
+    patches = {name: _patch(name, several, is_bias=False) for name, several in sorted(weights.items())}
+    patches.update((name, _patch(name, several, is_bias=True)) for name, several in sorted(biases.items()))
+    return patches
+
+
+def _patch(name: str, contributions: list[Contribution], *, is_bias: bool) -> TensorPatch:
+    return TensorPatch(name, is_bias, tuple(sorted(contributions, key=Contribution.sort_key)))

@@ -1,0 +1,225 @@
+"""Step 1: what a prompt asks for. ``<lora:name:te:unet:dyn>`` becomes an ``AdapterRequest``, trouble becomes sentences.
+
+The grammar is that of the WebUI's built-in networks, without its traps:
+
+- A tag is ``<kind:arguments>``; arguments are separated by colons, and one with a single ``=`` is a named one.
+- Position 0 is the name, 1 the TE weight (1.0), 2 the UNet weight (the TE weight), 3 the rank to use (all of it).
+  The names are ``te``, ``unet`` and ``dyn``; a named value beats a positional one.
+- A tag that can not be understood spoils only itself: it gives an ``Issue`` and no request, never an exception.
+- A file name may hold ``=``: the first argument is the name, unless it is ``te=``, ``unet=`` or ``dyn=``.
+- A rank below 1 would leave nothing of the network; the tag is left out with a sentence, which makes the same picture.
+- A tag that is not closed ends where the next one begins, and does not take that one with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lycopatch.engine.report import Issue
+from lycopatch.engine.tag import Tag, is_number, quote
+
+TAG_KINDS = ("lora", "lyco")
+"""The tags that are ours. They mean the same."""
+
+MAX_NAME = 1024
+"""Longest name taken seriously, in characters: file systems and fingers end well before."""
+
+_ARGUMENTS: tuple[str, ...] = ("te", "unet", "dyn")
+_FOREIGN = frozenset(["lbw", "lbwe", "w", "x", "start", "stop", "step", "hr", "hrte", "hrunet"])
+"""Named arguments of other extensions: surely no part of a name."""
+
+_MISSPELT = frozenset(["loras", "lyoc", "loar", "lroa", "lycoris", "locon", "loha", "lokr"])
+
+_WIDE_COLON = "\uff1a"
+_CANDIDATE = re.compile(
+    r"<(?P<before>\s*)(?P<kind>\w+)(?P<after>\s*)(?P<colon>[:\uff1a]?)"
+    r"(?P<args>(?:(?!<\s*(?:\w+\s*[:\uff1a]|(?:lora|lyco)\b))[^>])*)(?P<end>>?)",
+    re.IGNORECASE,
+)
+"""Anything that may have been meant as a tag; it ends where the next one begins."""
+
+_ODD_BRACKET = re.compile(r"(?:[\uff1c\u3008\u300a]|&lt;)\s*(?:lora|lyco)\s*[:\uff1a]", re.IGNORECASE)
+"""A tag that opens with a wide or escaped ``<``, as input methods and web pages produce it."""
+
+_OPENS_A_TAG = re.compile(r"<\s*(\w+)\s*$")
+_WIDE_COLON_AND_WEIGHT = re.compile(_WIDE_COLON + r"\s*[-+]?[\d.,]+\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterRequest:
+    """What one tag asks for. The multipliers are finite; ``dyn_dim`` is at least 1, or None for the whole rank."""
+
+    name: str
+    """As written, blanks included: the catalog tries it exactly before it trims."""
+    te_multiplier: float
+    unet_multiplier: float
+    dyn_dim: int | None
+    tag: str
+    """The tag's text, for reports."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedPrompt:
+    """A prompt without our tags, the requests in prompt order, and what could not be understood."""
+
+    text: str
+    requests: tuple[AdapterRequest, ...]
+    issues: tuple[Issue, ...]
+
+
+def parse_prompt(prompt: str) -> ParsedPrompt:
+    """Take our tags out of a prompt. Never raises.
+
+    Text that only looks like one of our tags stays in the prompt, with an issue; tags of other kinds stay, without.
+    """
+    text: list[str] = []
+    requests: list[AdapterRequest] = []
+    found = [(odd.start(), _odd_bracket(odd[0])) for odd in _ODD_BRACKET.finditer(prompt)]
+    end = 0
+    for match in _CANDIDATE.finditer(prompt):
+        request: AdapterRequest | None = None
+        if _is_ours(match):
+            text.append(prompt[end : match.start()])
+            end = match.end()
+            request, issues = _parse_tag(Tag(match[0]), match["args"])
+        else:
+            issues = _lookalike(match)
+        found.extend((match.start(), issue) for issue in issues)
+        if request is not None:
+            requests.append(request)
+    text.append(prompt[end:])
+    in_order = [issue for _, issue in sorted(found, key=lambda pair: pair[0])]
+    return ParsedPrompt("".join(text), tuple(requests), (*in_order, *duplicate_issues(requests)))
+
+
+def parse_arguments(
+    kind: str, positional: Sequence[str], named: Mapping[str, str]
+) -> tuple[AdapterRequest | None, list[Issue]]:
+    """The request of a tag that a host has split already, or None with the reason among the issues. Never raises.
+
+    A host that splits blindly takes ``a=b`` in ``<lora:a=b:0.8>`` for a named argument; the name is put together again.
+    """
+    tag = Tag(f"<{kind}:{':'.join([*positional, *(f'{key}={value}' for key, value in named.items())])}>")
+    issues: list[Issue] = []
+    for index in reversed(range(len(positional))):
+        inner = _OPENS_A_TAG.search(positional[index])
+        if inner:
+            issues.append(tag.unclosed())
+            if inner[1] not in TAG_KINDS:
+                return None, issues
+            positional = positional[index + 1 :]
+            break
+    request, more = _build(tag, *_recover_name(positional, named))
+    return request, issues + more
+
+
+def duplicate_issues(requests: Iterable[AdapterRequest]) -> list[Issue]:
+    """One issue for each name that several requests share. All of them count, so the effects add up."""
+    counts = Counter(request.name.strip() for request in requests)
+    return [
+        Issue("duplicate", f"{quote(name)} is named {count} times in the prompt; the effects add up.")
+        for name, count in counts.items()
+        if count > 1
+    ]
+
+
+def _is_ours(match: re.Match[str]) -> bool:
+    """Whether a candidate is a tag of ours: what a host's ``<(\\w+):([^>]+)>`` would take out of the prompt."""
+    exact = not match["before"] and not match["after"] and match["colon"] == ":"
+    return exact and match["kind"] in TAG_KINDS and bool(match["args"] and match["end"])
+
+
+def _lookalike(match: re.Match[str]) -> list[Issue]:
+    """Why a candidate is no tag of ours, if it was probably meant as one."""
+    tag, kind, args = Tag(match[0]), match["kind"].lower(), match["args"].strip()
+    if kind in _MISSPELT and match["colon"] and match["end"]:
+        return [tag.issue("unknown_kind", f"The tag {tag} is not for networks; write {quote(f'<lora:{args}>')}.")]
+    if kind not in TAG_KINDS:
+        return []
+    if not match["end"]:
+        return [tag.unclosed()]
+    if not args:
+        return [_missing_name(tag)]
+    right = quote(f"<{kind}:{args.replace(_WIDE_COLON, ':')}>")
+    if match["colon"] == _WIDE_COLON:
+        return [tag.issue("wide_colon", f"The tag {tag} has a wide colon; did you mean ':'? Write {right}.")]
+    if not match["colon"]:
+        return [tag.issue("malformed", f"The tag {tag} has no colon after its kind; write <{kind}:name:0.8>.")]
+    if match["before"] or match["after"]:
+        return [tag.issue("malformed", f"The tag {tag} has a blank beside its kind; write {right}.")]
+    return [tag.issue("unknown_kind", f"The tag {tag} must begin in small letters; write {right}.")]
+
+
+def _parse_tag(tag: Tag, args: str) -> tuple[AdapterRequest | None, list[Issue]]:
+    """Split a tag's inside and make its request."""
+    positional: list[str] = []
+    named: dict[str, str] = {}
+    issues: list[Issue] = []
+    for index, item in enumerate(args.split(":")):
+        key, equals, value = item.partition("=")
+        key = key.strip()
+        if not equals or "=" in value or (index == 0 and key not in _ARGUMENTS):
+            positional.append(item)
+            continue
+        if key in named:
+            message = f"The tag {tag} has {quote(key + '=')} twice; the last one counts."
+            issues.append(tag.issue("duplicate_argument", message))
+        named[key] = value
+    request, more = _build(tag, positional, named)
+    return request, issues + more
+
+
+def _recover_name(positional: Sequence[str], named: Mapping[str, str]) -> tuple[Sequence[str], Mapping[str, str]]:
+    """Undo a host's split of a name that holds ``=``: one unknown named argument and nothing but numbers beside it."""
+    odd = [key for key in named if key.strip() not in _ARGUMENTS and key.strip() not in _FOREIGN]
+    if len(odd) != 1 or not all(is_number(item) for item in positional):
+        return positional, named
+    rest = {key: value for key, value in named.items() if key != odd[0]}
+    return [f"{odd[0]}={named[odd[0]]}", *positional], rest
+
+
+def _build(tag: Tag, positional: Sequence[str], named: Mapping[str, str]) -> tuple[AdapterRequest | None, list[Issue]]:
+    """Check the arguments of one tag and make its request."""
+    name = positional[0] if positional else ""
+    if not name.strip():
+        return None, [_missing_name(tag)]
+    if len(name) > MAX_NAME:
+        message = f"The name in {tag} has {len(name)} characters; no file is called so, and the tag was left out."
+        return None, [tag.issue("name_too_long", message)]
+    issues = _remarks(tag, positional, named)
+    given = dict(zip(_ARGUMENTS, positional[1:4], strict=False))
+    given.update({key.strip(): text for key, text in named.items()})
+    te = tag.weight("TE weight", given.get("te"), 1.0)
+    unet = tag.weight("UNet weight", given.get("unet"), 1.0 if isinstance(te, Issue) else te)
+    dyn = tag.rank(given.get("dyn"))
+    if isinstance(te, Issue) or isinstance(unet, Issue) or isinstance(dyn, Issue):
+        return None, issues + [fault for fault in (te, unet, dyn) if isinstance(fault, Issue)]
+    return AdapterRequest(name, te, unet, dyn, tag.written), issues
+
+
+def _remarks(tag: Tag, positional: Sequence[str], named: Mapping[str, str]) -> list[Issue]:
+    """What is odd about a tag without spoiling it."""
+    issues: list[Issue] = []
+    if _WIDE_COLON_AND_WEIGHT.search(positional[0]):
+        issues.append(tag.issue("wide_colon", f"The name in {tag} holds a wide colon; did you mean ':'?"))
+    if len(positional) > 4:
+        message = f"{quote(':'.join(positional[4:]))} in {tag} is beyond the four values of a tag and was ignored."
+        issues.append(tag.issue("too_many_arguments", message))
+    for key in (key.strip() for key in named):
+        if key not in _ARGUMENTS:
+            advice = f"; write {key.lower()}= in small letters" if key.lower() in _ARGUMENTS else ""
+            message = f"{quote(key + '=')} in {tag} is not supported yet and was ignored{advice}."
+            issues.append(tag.issue("unknown_argument", message))
+    return issues
+
+
+def _missing_name(tag: Tag) -> Issue:
+    return tag.issue("missing_name", f"The tag {tag} names no network; write <lora:name:0.8>.")
+
+
+def _odd_bracket(opening: str) -> Issue:
+    tag = Tag(opening)
+    return tag.issue("malformed", f"The tag that begins with {tag} has no plain '<'; write <lora:name:0.8>.")
