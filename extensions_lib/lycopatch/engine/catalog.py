@@ -183,7 +183,6 @@ class Catalog:
     def _forget(self, path: Path) -> None:
         with self._lock:
             self._scanned().seen.pop(path, None)
-            self._headers.pop(path, None)
             self._version += 1
 
     def _scanned(self) -> Names:

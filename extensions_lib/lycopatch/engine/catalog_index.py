@@ -117,8 +117,7 @@ def with_slashes(name: str) -> str:
 
 def fold(name: str) -> str:
     """The key of tolerant spellings: no case, no blanks around, no invisible characters, one Unicode form."""
-    plain = unicodedata.normalize("NFC", name).translate(_INVISIBLE).casefold()
-    return with_slashes(unicodedata.normalize("NFC", plain)).strip()
+    return with_slashes(unicodedata.normalize("NFC", name.translate(_INVISIBLE).casefold())).strip()
 
 
 def hash_digits(text: str) -> str | None:

@@ -76,7 +76,8 @@ class Hadamard:
         stop = start + acc.shape[0]
         left = self.a.up[start:stop] @ self.a.down
         right = self.b.up[start:stop] @ self.b.down
-        acc.addcmul_(left, right, value=self.scale * self.a.scale * self.b.scale * weight)
+        # measured faster than one addcmul_, which reads three operands at once
+        acc.add_(left.mul_(right), alpha=self.scale * self.a.scale * self.b.scale * weight)
 
     def first_columns(self, cols: int) -> Hadamard:
         return Hadamard(self.a.first_columns(cols), self.b.first_columns(cols), self.scale)

@@ -46,48 +46,50 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The open file a model was loaded from, and which of its keys each live tensor came from."""
+    """The open files a model was loaded from: each live tensor's name → its file and its key there."""
 
-    file: TensorFile
-    keys: Mapping[str, str]  # live tensor name → key in the file
+    sources: Mapping[str, tuple[TensorFile, str]]
 
     def check_unchanged(self) -> None:
-        """Raise CheckpointChanged when the file is not the one that was opened."""
-        try:
-            self.file.check_unchanged()
-        except UnreadableAdapter as error:
-            raise CheckpointChanged(self.file.path, error.reason.rstrip(".")) from error
+        """Raise CheckpointChanged when a file is not the one that was opened."""
+        for file in {id(file): file for file, _ in self.sources.values()}.values():
+            try:
+                file.check_unchanged()
+            except UnreadableAdapter as error:
+                raise CheckpointChanged(file.path, error.reason.rstrip(".")) from error
 
     def offers(self, name: str, live: Tensor) -> bool:
-        """True when the file has a tensor of that name and shape."""
-        key = self.keys.get(name)
-        return key is not None and self.file.specs[key].shape == tuple(live.shape)
+        """True when there is a stored tensor of that name and shape."""
+        source = self.sources.get(name)
+        return source is not None and source[0].specs[source[1]].shape == tuple(live.shape)
 
     def read(self, name: str, start: int, out: Tensor) -> None:
         """Fill ``out`` (one axis, CPU) with the elements from ``start`` on, converted to its dtype."""
-        key = self.keys[name]
+        file, key = self.sources[name]
         try:
-            stored = torch_dtype(self.file.specs[key].dtype)
+            stored = torch_dtype(file.specs[key].dtype)
             if stored is None or stored == out.dtype:
-                self.file.read_flat(key, start, out)
+                file.read_flat(key, start, out)
             else:
                 raw = torch.empty(out.numel(), dtype=stored, device="cpu")
-                self.file.read_flat(key, start, raw)
+                file.read_flat(key, start, raw)
                 out.copy_(raw)
         except UnreadableAdapter as error:
-            raise CheckpointChanged(self.file.path, error.reason.rstrip(".")) from error
+            raise CheckpointChanged(file.path, error.reason.rstrip(".")) from error
 
 
 @dataclass(slots=True)
 class Originals:
     """The pristine values of every tensor that was ever patched and not yet given back.
 
-    A tensor is *untouched* until ``adopt``: then its live values are the pristine ones. Different tensors may be used
-    from different threads at once.
+    A tensor is *untouched* until it is kept: then its live values are the pristine ones. ``keep`` verifies or copies at
+    once; ``keep_while_writing`` promises that ``rows`` is asked for all rows in order, each before it is overwritten, and
+    verifies along the way. Different tensors may be used from different threads at once.
     """
 
     checkpoint: Checkpoint | None = None
     _from_file: set[str] = field(default_factory=set[str])
+    _verified_rows: dict[str, int] = field(default_factory=dict[str, int])  # file tensors not wholly verified yet
     _copies: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     @property
@@ -102,34 +104,55 @@ class Originals:
     def holds(self, name: str) -> bool:
         return name in self._from_file or name in self._copies
 
-    def adopt(self, name: str, live: Tensor) -> None:
-        """Make sure that the values ``live`` has now can be given back later."""
+    def keep_while_writing(self, name: str, live: Tensor) -> None:
+        """Keep a tensor whose rows are about to be read and overwritten one after the other."""
         if self.holds(name):
             return
-        if self.checkpoint is not None and self.checkpoint.offers(name, live) and self._equals_file(name, live):
+        if self.checkpoint is not None and self.checkpoint.offers(name, live):
+            self._verified_rows[name] = 0
             self._from_file.add(name)
         else:
             self._copies[name] = live.detach().to("cpu", copy=True)
+
+    def keep(self, name: str, live: Tensor) -> None:
+        """Make sure now that the values ``live`` has can be given back later."""
+        self.keep_while_writing(name, live)
+        rows = live.shape[0] if live.dim() else 1
+        cols = max(live.numel() // max(rows, 1), 1)
+        step = max(1, BLOCK_BYTES // (cols * live.element_size()))
+        scratch = torch.empty(min(step, rows) * cols, dtype=live.dtype, device="cpu")
+        for start in range(self._verified_rows.get(name, rows), rows, step):
+            self.rows(name, live, start, min(start + step, rows), scratch)
 
     def rows(self, name: str, live: Tensor, start: int, stop: int, scratch: Tensor) -> Tensor:
         """Pristine rows ``start … stop`` as ``[stop − start, cols]`` in the live dtype.
 
         ``scratch``: a CPU vector of the live dtype, large enough; the result may be a view of it.
         """
+        if name not in self._from_file:
+            return _rows(self._copies.get(name, live), start, stop)
+        assert self.checkpoint is not None
         cols = live.numel() // live.shape[0] if live.dim() else 1
-        if name in self._from_file:
-            assert self.checkpoint is not None
-            out = scratch[: (stop - start) * cols]
-            self.checkpoint.read(name, start * cols, out)
+        out = scratch[: (stop - start) * cols]
+        self.checkpoint.read(name, start * cols, out)
+        if start < self._verified_rows.get(name, 0) or name not in self._verified_rows:
             return out.view(stop - start, cols)
-        source = self._copies.get(name)
-        whole = live if source is None else source
-        return (whole[start:stop] if whole.dim() else whole.reshape(1)).reshape(stop - start, cols)
+        current = _rows(live, start, stop)
+        if not same_bits(out, current.to("cpu")):
+            self._copy_instead(name, live, start)
+            return _rows(self._copies[name], start, stop)
+        if stop == (live.shape[0] if live.dim() else 1):
+            del self._verified_rows[name]
+        else:
+            self._verified_rows[name] = stop
+        return out.view(stop - start, cols)
 
     def restore(self, name: str, live: Tensor) -> None:
         """Write the pristine values back, bit for bit, and let go of them."""
         if name in self._from_file:
-            self._restore_from_file(name, live)
+            # a write that broke off left the rows it had not verified as they were
+            written = self._verified_rows.pop(name, live.shape[0] if live.dim() else 1)
+            self._read_into(name, live, written)
             self._from_file.discard(name)
         else:
             live.copy_(self._copies[name])
@@ -138,26 +161,32 @@ class Originals:
     def forget(self) -> None:
         """Let go of everything without writing: the host replaced the model's weights itself."""
         self._from_file.clear()
+        self._verified_rows.clear()
         self._copies.clear()
 
-    def _restore_from_file(self, name: str, live: Tensor) -> None:
-        assert self.checkpoint is not None
-        if live.is_contiguous() and live.device.type == "cpu":
-            self.checkpoint.read(name, 0, live.view(-1))
-            return
-        whole = torch.empty(live.numel(), dtype=live.dtype, device="cpu")
-        self.checkpoint.read(name, 0, whole)
-        live.copy_(whole.view(live.shape))
+    def _copy_instead(self, name: str, live: Tensor, start: int) -> None:
+        """The model differs from the file: keep a copy, whose first ``start`` rows did come from the file."""
+        copy = live.detach().to("cpu", copy=True).contiguous()
+        self._read_into(name, copy, start)
+        self._from_file.discard(name)
+        del self._verified_rows[name]
+        self._copies[name] = copy
 
-    def _equals_file(self, name: str, live: Tensor) -> bool:
+    def _read_into(self, name: str, tensor: Tensor, rows: int) -> None:
+        """Fill the first ``rows`` rows of a tensor of any device and layout from the file."""
         assert self.checkpoint is not None
-        flat = live.detach().reshape(-1)
-        step = BLOCK_BYTES // max(flat.element_size(), 1)
-        scratch = torch.empty(min(step, flat.numel()), dtype=flat.dtype, device="cpu")
-        for start in range(0, flat.numel(), step):
-            block = flat[start : start + step]
-            stored = scratch[: block.numel()]
-            self.checkpoint.read(name, start, stored)
-            if not same_bits(stored, block.to("cpu")):
-                return False
-        return True
+        if not rows or not tensor.numel():
+            return
+        part = tensor[:rows] if tensor.dim() else tensor
+        if part.is_contiguous() and part.device.type == "cpu":
+            self.checkpoint.read(name, 0, part.view(-1))
+            return
+        whole = torch.empty(part.numel(), dtype=part.dtype, device="cpu")
+        self.checkpoint.read(name, 0, whole)
+        part.copy_(whole.view(part.shape))
+
+
+def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:
+    """Rows of a tensor as a matrix ``[stop − start, cols]``; a number is one row."""
+    part = tensor.detach()[start:stop] if tensor.dim() else tensor.detach().reshape(1)
+    return part.reshape(stop - start, -1)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -75,6 +76,7 @@ class Patcher:
         self.originals.check()
         try:
             changed = self._make_biases(changed, result)
+            self._keep_shared(changed)
             jobs = [*(_Restore(name) for name in dropped), *(_Write(patch) for patch in changed)]
             jobs.sort(key=lambda job: -self._size(job.name))
             self._run(jobs, load, result, progress)
@@ -117,33 +119,39 @@ class Patcher:
             possible.append(patch)
         return possible
 
+    def _keep_shared(self, patches: Sequence[TensorPatch]) -> None:
+        """Keep tensors that other tensors' patches read, before any thread writes one of them."""
+        for patch in patches:
+            for contribution in patch.contributions:
+                ranges = contribution.target.bias if patch.is_bias else contribution.target.weight
+                for name in {part.tensor for part in ranges} if len(ranges) > 1 else ():
+                    self.originals.keep(name, self.model.tensor(name))
+
     def _run(
         self, jobs: Sequence[_Restore | _Write], load: Loader, result: PatchResult, progress: Progress | None
     ) -> None:
         lock = threading.Lock()
 
         def one(job: _Restore | _Write) -> None:
-            with _quiet_torch():
-                if isinstance(job, _Restore):
-                    self._restore(job.name)
-                else:
-                    broken = self._write(job.patch, load)
-                    with lock:
-                        result.broken.update(broken)
-            with lock:
-                if isinstance(job, _Restore):
+            if isinstance(job, _Restore):
+                self._restore(job.name)
+                with lock:
                     result.restored += 1
-                else:
+            else:
+                broken = self._write(job.patch, load)
+                with lock:
                     result.written += 1
+                    result.broken.update(broken)
 
         workers = self._worker_count(jobs)
-        if workers < 2:
+        if workers > 1:
+            _run_in_threads(jobs, one, workers, progress)
+            return
+        with _quiet_torch():
             for done, job in enumerate(jobs, 1):
                 one(job)
                 if progress is not None:
                     progress(done, len(jobs))
-            return
-        _run_in_threads(jobs, one, workers, progress)
 
     def _worker_count(self, jobs: Sequence[_Restore | _Write]) -> int:
         if not jobs or self.model.compute_device(jobs[0].name).type != "cpu":
@@ -154,7 +162,7 @@ class Patcher:
     def _write(self, patch: TensorPatch, load: Loader) -> dict[LayerId, str]:
         writer = TensorWriter(self.model, self.originals, load)
         parts, broken = writer.parts(patch)
-        self.originals.adopt(patch.tensor, self.model.tensor(patch.tensor))
+        self.originals.keep_while_writing(patch.tensor, self.model.tensor(patch.tensor))
         # From here on the tensor counts as patched: an error below must restore it.
         self._applied[patch.tensor] = patch
         writer.write(patch.tensor, parts)
@@ -210,6 +218,7 @@ def _run_in_threads(
 
     def start() -> None:
         torch.set_num_threads(1)
+        torch.set_grad_enabled(False)  # this thread's alone, like autocast, which a new thread begins without
         ready.wait()
 
     with ThreadPoolExecutor(workers, thread_name_prefix="lycopatch", initializer=start) as pool:
@@ -445,6 +454,7 @@ def _write_kronecker(parts: Sequence[Part], originals: Originals, name: str, liv
     return True
 
 
+@cache
 def _addcmul_rounds_once(dtype: torch.dtype) -> bool:
     """True when this build of torch computes ``addcmul`` of ``dtype`` in fp32: tried on numbers that tell."""
     try:

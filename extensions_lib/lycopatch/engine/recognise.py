@@ -43,7 +43,7 @@ class Verdict:
 @cache
 def reference_indexes() -> Mapping[str, TargetIndex]:
     """The index of each family's reference model (half a second the first time)."""
-    return {name: TargetIndex(model) for name, model in references().items()}
+    return {name: TargetIndex.of_model(model) for name, model in references().items()}
 
 
 def recognise(adapter: Adapter) -> Verdict:

@@ -49,12 +49,10 @@ class TagReport:
 
     def summary(self) -> str:
         """One line for the person at the screen: ``inkwash: 264 of 264 layers`` plus what did not work."""
-        text = f"{self.name}: {self.layers_applied} of {self.layers_total} layers"
-        if self.issues:
-            text += "; " + self.issues[0].message
-            if len(self.issues) > 1:
-                text += f" (and {len(self.issues) - 1} more)"
-        return text
+        parts = [f"{self.layers_applied} of {self.layers_total} layers"] if self.layers_total else []
+        parts += [issue.message for issue in self.issues[:1]]
+        more = f" (and {len(self.issues) - 1} more)" if len(self.issues) > 1 else ""
+        return f"{self.name}: {'; '.join(parts)}{more}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,7 +190,7 @@ def _build(tag: Tag, positional: Sequence[str], named: Mapping[str, str]) -> tup
         message = f"The name in {tag} has {len(name)} characters; no file is called so, and the tag was left out."
         return None, [tag.issue("name_too_long", message)]
     issues = _remarks(tag, positional, named)
-    given = dict(zip(_ARGUMENTS, positional[1:4], strict=False))
+    given = dict(zip(_ARGUMENTS, positional[1:], strict=False))
     given.update({key.strip(): text for key, text in named.items()})
     te = tag.weight("TE weight", given.get("te"), 1.0)
     unet = tag.weight("UNet weight", given.get("unet"), 1.0 if isinstance(te, Issue) else te)

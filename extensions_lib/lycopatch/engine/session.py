@@ -23,7 +23,7 @@ from lycopatch.engine.patching import Patcher, Progress
 from lycopatch.engine.planning import Contribution, LayerId, Wanted, plan
 from lycopatch.engine.ports import LiveModel
 from lycopatch.engine.reading import TensorFile, open_tensor_file
-from lycopatch.engine.recognise import TITLES, Verdict, recognise
+from lycopatch.engine.recognise import TITLES, recognise
 from lycopatch.engine.report import Issue, LoadedEmbedding, Report, TagReport
 from lycopatch.engine.request import AdapterRequest
 from lycopatch.engine.targets import TargetIndex
@@ -37,19 +37,15 @@ class AdapterCache:
     """Parsed files by path and fingerprint; bounded by the number of keys in them."""
 
     limit: int = KEYS_REMEMBERED
-    _parsed: OrderedDict[Path, tuple[Adapter, Verdict]] = field(
-        default_factory=OrderedDict[Path, "tuple[Adapter, Verdict]"]
-    )
+    _parsed: OrderedDict[Path, Adapter] = field(default_factory=OrderedDict[Path, Adapter])
 
-    def get(self, file: TensorFile) -> tuple[Adapter, Verdict]:
+    def get(self, file: TensorFile) -> Adapter:
         """The adapter of an open file, parsed when it is new or was written again."""
         known = self._parsed.get(file.path)
-        if known is None or known[0].fingerprint != file.fingerprint:
-            adapter = parse_adapter(file)
-            known = (adapter, recognise(adapter))
-            self._parsed[file.path] = known
+        if known is None or known.fingerprint != file.fingerprint:
+            known = self._parsed[file.path] = parse_adapter(file)
         self._parsed.move_to_end(file.path)
-        while len(self._parsed) > 1 and sum(entry.total_keys for entry, _ in self._parsed.values()) > self.limit:
+        while len(self._parsed) > 1 and sum(entry.total_keys for entry in self._parsed.values()) > self.limit:
             self._parsed.popitem(last=False)
         return known
 
@@ -92,14 +88,14 @@ class Session:
         with self._lock, ExitStack() as files:
             opened: dict[str, TensorFile] = {}
             resolved = [self._resolve(request, files, opened) for request in requests]
-            wanted = [one for one in resolved if isinstance(one, _Resolved)]
-            report = self._apply([one.wanted for one in wanted], opened, progress)
+            wanted = [one for one in resolved if isinstance(one, Wanted)]
+            report = self._apply(wanted, opened, progress)
             for tag, one in zip(report.tags, wanted, strict=True):
-                self._explain(tag, one)
+                self._explain(tag, one.adapter)
             tags = iter(report.tags)
-            report.tags = [next(tags) if isinstance(one, _Resolved) else one for one in resolved]
+            report.tags = [next(tags) if isinstance(one, Wanted) else one for one in resolved]
             report.issues = list(issues)
-            report.embeddings = [each for one in wanted for each in _embeddings(one.wanted, opened)]
+            report.embeddings = [each for one in wanted for each in _embeddings(one, opened)]
             report.seconds = time.perf_counter() - started
             return report
 
@@ -115,7 +111,7 @@ class Session:
 
     def _resolve(
         self, request: AdapterRequest, files: ExitStack, opened: dict[str, TensorFile]
-    ) -> _Resolved | TagReport:
+    ) -> Wanted | TagReport:
         """The parsed file of a request, or the report of why there is none."""
         path: Path | None = None
         try:
@@ -124,10 +120,10 @@ class Session:
             if file is None:
                 file = files.enter_context(open_tensor_file(path, allow_pickle=self._allow_pickle))
                 opened[str(path)] = file
-            adapter, verdict = self._cache.get(file)
+            adapter = self._cache.get(file)
             if adapter.not_a_network is not None:
                 raise UnreadableAdapter(path, f"it is {adapter.not_a_network}.")
-            return _Resolved(Wanted(request, adapter), verdict)
+            return Wanted(request, adapter)
         except AdapterError as error:
             kind = "not found" if isinstance(error, AdapterNotFound) else "unreadable"
             failed = TagReport(
@@ -156,23 +152,21 @@ class Session:
             # Layers whose numbers can not be used are known only once they are read: plan again without them.
             self._broken.update(result.broken)
 
-    def _explain(self, tag: TagReport, resolved: _Resolved) -> None:
+    def _explain(self, tag: TagReport, adapter: Adapter) -> None:
         """Put the sentence that explains most in front: a network made for another base model."""
-        verdict, ours = resolved.verdict, self.index.model
-        tag.family = verdict.family
-        if not resolved.wanted.adapter.layers:
+        ours = self.index.model
+        if not adapter.layers:
             message = f'"{tag.name}" holds no layer that could be applied.'
             tag.issues.insert(0, Issue("empty", message, tag.tag, tag.path))
-        elif tag.layers_applied * 10 < tag.layers_total and verdict.family and not verdict.allows(ours.family):
-            title = TITLES.get(ours.family, "another one")
-            message = f'"{tag.name}" was made for {verdict.title}, the loaded model is {title}.'
-            tag.issues.insert(0, Issue("other base model", message, tag.tag, tag.path))
-
-
-@dataclass(frozen=True, slots=True)
-class _Resolved:
-    wanted: Wanted
-    verdict: Verdict
+        elif tag.layers_applied * 2 > tag.layers_total:
+            tag.family = ours.family
+        else:
+            verdict = recognise(adapter)
+            tag.family = verdict.family
+            if tag.layers_applied * 10 < tag.layers_total and verdict.family and not verdict.allows(ours.family):
+                title = TITLES.get(ours.family, "another one")
+                message = f'"{tag.name}" was made for {verdict.title}, the loaded model is {title}.'
+                tag.issues.insert(0, Issue("other base model", message, tag.tag, tag.path))
 
 
 def _embeddings(wanted: Wanted, opened: Mapping[str, TensorFile]) -> Iterator[LoadedEmbedding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import ClassVar, Protocol
 
 import torch
@@ -114,14 +115,14 @@ class Signature:
         """What the nearest form lacks."""
         return min((form - suffixes for form in self.forms), key=lambda lack: (len(lack), sorted(lack)))
 
-    def touches(self, suffixes: frozenset[str]) -> bool:
-        """True when at least one tensor is this algorithm's own."""
-        return any(form & suffixes for form in self.forms) or bool(self.optional & suffixes)
+    @property
+    def own(self) -> frozenset[str]:
+        """Every suffix that is this algorithm's."""
+        return self.optional.union(*self.forms)
 
     def unexplained(self, suffixes: frozenset[str]) -> frozenset[str]:
         """Suffixes that neither this algorithm nor a modifier accounts for."""
-        own = self.optional.union(*self.forms)
-        return suffixes - own - MODIFIERS
+        return suffixes - self.own - MODIFIERS
 
 
 class Algorithm(Protocol):
@@ -208,24 +209,33 @@ class NoMatch:
     why: str
 
 
-def identify(shapes: Shapes, table: Sequence[type[Algorithm]]) -> Match | NoMatch:
+@cache
+def _owners(table: tuple[type[Algorithm], ...]) -> Mapping[str, tuple[int, ...]]:
+    """Suffix → positions in the table of the algorithms it belongs to: most layers concern one or two."""
+    owners: dict[str, tuple[int, ...]] = {}
+    for index, algorithm in enumerate(table):
+        for suffix in algorithm.SIGNATURE.own:
+            owners[suffix] = (*owners.get(suffix, ()), index)
+    return owners
+
+
+def identify(shapes: Shapes, table: tuple[type[Algorithm], ...]) -> Match | NoMatch:
     """The one algorithm that explains a layer, whatever the order of ``table``; or why there is none.
 
     An algorithm that explains every key wins; failing that, the one whose must-haves are there and that leaves the
     fewest keys over. Two equally good ones are no decision.
     """
     suffixes = frozenset(shapes)
+    owners = _owners(table)
+    concerned = {index for suffix in suffixes for index in owners.get(suffix, ())}
     candidates: list[tuple[int, type[Algorithm], frozenset[str]]] = []
     refused: list[tuple[int, int, str, str]] = []
-    for algorithm in table:
+    for algorithm in (table[index] for index in sorted(concerned)):
         signature = algorithm.SIGNATURE
         missing = signature.missing(suffixes)
         if missing:
-            if signature.touches(suffixes):
-                unexplained = signature.unexplained(suffixes)
-                refused.append(
-                    (len(unexplained), len(missing), algorithm.TITLE, "missing " + ", ".join(sorted(missing)))
-                )
+            unexplained = len(signature.unexplained(suffixes))
+            refused.append((unexplained, len(missing), algorithm.TITLE, "missing " + ", ".join(sorted(missing))))
             continue
         why = signature.check(shapes)
         if why is not None:

@@ -12,7 +12,8 @@ b2       [r, in·k]    [out, r]
 ΔW       W·(a1@a2) + b1@b2          (W@a2)@a1 + b2@b1
 ======== ============ ============ ================================
 
-The layer's own shape decides which it is; both fit only a square layer of rank ``in``, then it is the newer one.
+The four shapes decide which it is. Both read well only for a square layer; then it is the one whose rank is the smaller
+side, and the newer one when they are equal.
 """
 
 from __future__ import annotations
@@ -51,8 +52,10 @@ def _check(shapes: Shapes) -> str | None:
     return None
 
 
-def _newer_is_likelier(shapes: Shapes) -> bool:
-    """Without the layer: the rank is the smaller side."""
+def _is_newer(shapes: Shapes) -> bool:
+    """True for the layout of LyCORIS 3; the shapes have passed ``_check``."""
+    if _newer(shapes) is None or _older(shapes) is None:
+        return _newer(shapes) is not None
     return shapes["a1"][0] >= shapes["a1"][1]
 
 
@@ -68,20 +71,18 @@ class GLoRA(Formula):
 
     @classmethod
     def rank(cls, shapes: Shapes) -> int | None:
-        return shapes["a2"][0] if _newer_is_likelier(shapes) else shapes["a1"][0]
+        return shapes["a2"][0] if _is_newer(shapes) else shapes["a1"][0]
 
     @classmethod
     def footprints(cls, shapes: Shapes, scalars: Scalars) -> tuple[Footprint, ...]:
-        layouts = (_newer(shapes), _older(shapes))
-        if not _newer_is_likelier(shapes):
-            layouts = layouts[::-1]
-        return tuple(layout for layout in layouts if layout is not None)
+        layout = _newer(shapes) if _is_newer(shapes) else _older(shapes)
+        assert layout is not None
+        return (layout,)
 
     def delta(self, base: Base, context: Context) -> Sum | LowRank:
         shapes = {key: tuple(getattr(self, key).shape) for key in ("a1", "a2", "b1", "b2")}
-        newer = _newer(shapes)
         a1, a2, b1, b2 = flat(self.a1), flat(self.a2), flat(self.b1), flat(self.b2)
-        if newer is None or newer.mismatch(base.shape) is not None:
+        if not _is_newer(shapes):
             up = torch.cat([base.weight() @ a2, b2], dim=1)
             return LowRank(up, torch.cat([a1, b1], dim=0))
         if len(base.shape) == 2:
