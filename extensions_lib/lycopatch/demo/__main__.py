@@ -1,4 +1,4 @@
-"""``python -m lycopatch.demo``: prompts on a small Stable Diffusion, what each one did, and the proof that it is undone."""
+"""``python -m lycopatch.demo``: prompts on a small Stable Diffusion, what each did, and the proof that it is undone."""
 
 from __future__ import annotations
 

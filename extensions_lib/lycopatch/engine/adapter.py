@@ -23,12 +23,16 @@ from lycopatch.engine.dialects import DIALECTS
 from lycopatch.engine.dialects.cloneofsimo import positional_names
 from lycopatch.engine.dialects.suffixes import split_key
 from lycopatch.engine.errors import MalformedLayer
-from lycopatch.engine.linalg import Delta, Dense, Sum, flat, scaled
+from lycopatch.engine.linalg import Delta, Dense, Sum, scaled
 from lycopatch.engine.peft_config import PeftConfig, find_peft_config
 from lycopatch.engine.reading import TensorFile
 from lycopatch.engine.types import Fingerprint, TensorSpec
 
-_SHARED = {"vera_A": "vera_A", "vera_B": "vera_B"}
+_SHARED = frozenset({"vera_A", "vera_B"})
+_BIASES = ("diff_b", "b_norm", "lora_bias")
+_MAGNITUDES = ("dora_scale", "magnitude")
+_REAL = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+_WHOLE = frozenset({"alpha", "scale", "scalar", "on_input", "scaled_oft", "bias_indices", "bias_size"})
 _NOT_NETWORKS = {
     "lora_controlnet": "a Control-LoRA, a kind of ControlNet",
     "lllite_": "a ControlNet-LLLite",
@@ -108,8 +112,18 @@ class AdapterLayer:
         return self.algorithm.TITLE not in ("Full", "Norm") or "diff" in self.specs or "w_norm" in self.specs
 
     @property
+    def needs_base(self) -> bool:
+        """True when ΔW depends on the original weight."""
+        return self.algorithm.NEEDS_BASE or any(suffix in self.specs for suffix in _MAGNITUDES)
+
+    @property
+    def adds_bias(self) -> bool:
+        """True when there is a Δb whatever the bias was, so that a layer without one needs one."""
+        return any(suffix in self.specs for suffix in _BIASES)
+
+    @property
     def changes_bias(self) -> bool:
-        return any(suffix in self.specs for suffix in ("diff_b", "b_norm", "lora_bias", "ia3_l"))
+        return self.adds_bias or "ia3_l" in self.specs
 
     def mismatch(self, shape: tuple[int, ...]) -> str | None:
         """Why this layer can not act on a weight of ``shape``, or None when it can."""
@@ -119,7 +133,7 @@ class AdapterLayer:
         return reasons[0]
 
     def _magnitude_mismatch(self, shape: tuple[int, ...]) -> str | None:
-        for suffix in ("dora_scale", "magnitude"):
+        for suffix in _MAGNITUDES:
             if suffix in self.specs and kept_axis(self.shapes[suffix], shape, peft=suffix == "magnitude") is None:
                 return f"its DoRA magnitude of shape {list(self.shapes[suffix])} belongs to no axis of {list(shape)}"
         return None
@@ -160,7 +174,10 @@ class LoadedLayer:
 
     def weight_delta(self, base: Base, dyn_dim: int | None = None) -> Delta | None:
         """ΔW ``[out, in·kernel]`` at multiplier 1, or None when the layer leaves the weight alone."""
-        delta = self._formula().delta(base, self._context(dyn_dim))
+        try:
+            delta = self._formula().delta(base, self._context(dyn_dim))
+        except ValueError as error:
+            raise MalformedLayer(self.layer.name, str(error)) from error
         factor = self.layer.scale * self.layer.scalars.get("scalar", 1.0)
         if delta is not None and factor != 1.0:
             delta = scaled(delta, factor)
@@ -169,7 +186,7 @@ class LoadedLayer:
             delta = part if delta is None else Sum((delta, part))
         if delta is None:
             return None
-        for suffix in ("dora_scale", "magnitude"):
+        for suffix in _MAGNITUDES:
             if suffix in self.tensors:
                 magnitude = self.tensors[suffix]
                 axis = kept_axis(tuple(magnitude.shape), base.shape, peft=suffix == "magnitude")
@@ -180,23 +197,35 @@ class LoadedLayer:
 
     def bias_delta(self, bias: Tensor) -> Tensor | None:
         """Δb ``[out]`` at multiplier 1 for a layer whose original bias is ``bias``, or None when it has none."""
-        parts = [self.tensors[suffix].reshape(-1) for suffix in ("diff_b", "b_norm") if suffix in self.tensors]
-        if "lora_bias" in self.tensors:
-            parts.append(self.tensors["lora_bias"].reshape(-1) * self.layer.scale)
+        parts = [
+            self.tensors[suffix].reshape(-1) * (self.layer.scale if suffix == "lora_bias" else 1.0)
+            for suffix in _BIASES
+            if suffix in self.tensors
+        ]
         own = self._formula().bias_delta(bias, self._context(None))
         if own is not None:
             parts.append(own)
+        for part in parts:
+            if part.numel() != bias.numel():
+                reason = f"its bias has {part.numel()} numbers, the layer {bias.numel()}"
+                raise MalformedLayer(self.layer.name, reason)
         return torch.stack(parts).sum(dim=0) if parts else None
 
     def _residuals(self, base: Base) -> Iterable[Tensor]:
         """Dense and sparse weight residuals that A1111 and LyCORIS' extraction add to the product."""
+        rows, cols = base.shape[0], math.prod(base.shape[1:])
         if "bias" in self.tensors:
-            yield flat(self.tensors["bias"]) if self.tensors["bias"].dim() else self.tensors["bias"].reshape(1, 1)
+            if self.tensors["bias"].numel() != rows * cols:
+                raise MalformedLayer(self.layer.name, "its residual (bias) is not of the weight's size")
+            yield self.tensors["bias"].reshape(rows, cols)
         if "bias_indices" in self.tensors:
-            size = tuple(int(extent) for extent in self.tensors["bias_size"].tolist())
             indices = self.tensors["bias_indices"].to(torch.int64)
-            residual = torch.zeros(size, dtype=base.dtype, device=indices.device)
-            residual[indices[0], indices[1]] = self.tensors["bias_values"]
+            limit = torch.tensor([[rows], [cols]], device=indices.device)
+            beyond = bool(((indices < 0) | (indices >= limit)).any())
+            if beyond or not torch.equal(self.tensors["bias_size"].flatten().to(torch.int64), limit.flatten()):
+                raise MalformedLayer(self.layer.name, "its sparse residual reaches beyond the weight")
+            residual = torch.zeros(rows, cols, dtype=base.dtype, device=indices.device)
+            residual[indices[0], indices[1]] = self.tensors["bias_values"].to(base.dtype)
             yield residual
 
 
@@ -246,10 +275,11 @@ def parse_adapter(file: TensorFile) -> Adapter:
             leftovers.extend(
                 Leftover(keys[suffix], "unknown", "unknown key", f"{outcome.algorithm_name} has no {suffix}", name)
                 for suffix in outcome.extra
+                if suffix in keys
             )
         else:
             leftovers.extend(replace(outcome, key=key) for key in keys.values())
-    users = [layer for layer in layers if layer.keys.keys() & _SHARED.keys()]
+    users = [layer for layer in layers if layer.keys.keys() & _SHARED]
     if not users:
         leftovers.extend(Leftover(key, "unknown", "unknown key", "no layer uses it") for key in grouped.shared.values())
     return Adapter(
@@ -302,6 +332,8 @@ def _parse_layer(
     if isinstance(found, NoMatch):
         nearest = f"closest is {found.closest}: {found.why}" if found.closest else found.why
         return Leftover("", "unknown", "unknown algorithm", nearest, name)
+    if fault := _fault_of_modifiers(specs):
+        return Leftover("", "skipped", "damaged layer", fault, name)
     scalars = {suffix: _number(file.read(keys[suffix])) for suffix, spec in specs.items() if spec.numel == 1}
     layer = AdapterLayer(
         name=name,
@@ -321,6 +353,21 @@ def _parse_layer(
     return replace(layer, scale=scale)
 
 
+def _fault_of_modifiers(specs: Mapping[str, TensorSpec]) -> str | None:
+    """Why the tensors that go with any algorithm can not be used, or None."""
+    for suffix, spec in specs.items():
+        if spec.dtype not in _REAL and suffix not in _WHOLE:
+            return f"its {suffix} is stored as {spec.dtype}, not as real numbers"
+    sparse = [specs.get(suffix) for suffix in ("bias_indices", "bias_values", "bias_size")]
+    if any(sparse):
+        shapes = [spec.shape if spec else () for spec in sparse]
+        if len(shapes[1]) != 1 or shapes[0] != (2, *shapes[1]) or shapes[2] != (2,):
+            return "its sparse residual is not complete"
+    if any(suffix in specs and not specs[suffix].shape for suffix in _MAGNITUDES):
+        return "its DoRA magnitude is a single number"
+    return None
+
+
 def _number(tensor: Tensor) -> float:
     return float(tensor.reshape(()).to(torch.float64).item())
 
@@ -336,7 +383,7 @@ def _conventions(name: str, config: PeftConfig | None) -> frozenset[str]:
 
 
 def _scale(layer: AdapterLayer, config: PeftConfig | None) -> float:
-    """What multiplies the product: ``scale`` if the file has it, else alpha / rank, else peft's configuration, else 1."""
+    """What multiplies the product: the file's ``scale``, else alpha / rank, else peft's configuration, else 1."""
     if "scale" in layer.scalars:
         return layer.scalars["scale"]
     rank = layer.rank

@@ -14,10 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lycopatch.engine.adapter import Adapter, AdapterLayer, LoadedLayer
+from lycopatch.engine.adapter import Adapter, AdapterLayer
 from lycopatch.engine.errors import MalformedLayer, UnreadableAdapter
-from lycopatch.engine.linalg import Delta, Dense, Kronecker, LowRank, scaled
 from lycopatch.engine.reading import TensorFile
+from lycopatch.engine.strength import root_mean_square
 
 Severity = Literal["fault", "note"]
 
@@ -27,7 +27,6 @@ HUGE = 10.0
 TINY = 1e-9
 """Root mean square of ΔW below which nothing of it survives being added to weights of half precision."""
 
-_BLOCK_ELEMENTS = 1 << 20
 _LEFTOVERS: dict[str, tuple[str, Severity]] = {
     "unknown algorithm": ("incomplete", "fault"),
     "damaged layer": ("bad alpha", "fault"),
@@ -144,7 +143,7 @@ def _not_finite(layer: AdapterLayer, suffix: str, tensor: Tensor) -> HealthIssue
 def _strength(layer: AdapterLayer, tensors: dict[str, Tensor]) -> Iterator[HealthIssue]:
     """Whether the layer changes nothing, or absurdly much."""
     try:
-        rms = _root_mean_square(layer, tensors)
+        rms = root_mean_square(layer, tensors)
     except (MalformedLayer, RuntimeError, ValueError, IndexError) as error:
         reason = error.reason if isinstance(error, MalformedLayer) else str(error).split("\n")[0][:200]
         yield HealthIssue("malformed", f'The tensors of "{layer.name}" do not go together: {reason}.', layer.name)
@@ -159,63 +158,3 @@ def _strength(layer: AdapterLayer, tensors: dict[str, Tensor]) -> Iterator[Healt
     elif rms < TINY:
         message = f'"{layer.name}" changes the weights by {rms:.3g} on average, which is lost in rounding.'
         yield HealthIssue("tiny", message, layer.name, "note")
-
-
-class _NeedsBase(Exception):
-    """The change depends on the base model's weight, which is not here."""
-
-
-@dataclass(frozen=True, slots=True)
-class _NoBase:
-    """The base weight where there is none: its shape as far as the layer tells."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype = torch.float32
-
-    def weight(self) -> Tensor:
-        raise _NeedsBase
-
-
-def _root_mean_square(layer: AdapterLayer, tensors: dict[str, Tensor]) -> float | None:
-    """Of ΔW (of Δb where only the bias changes) at multiplier 1; None when it depends on the base model's weight."""
-    loaded = LoadedLayer(layer, tensors)
-    footprint = layer.footprints[0]
-    cols = footprint.cols if footprint.cols is not None else footprint.inputs
-    if footprint.rows is None or cols is None:
-        return None
-    try:
-        delta = loaded.weight_delta(_NoBase((footprint.rows, cols)))
-    except _NeedsBase:
-        return None
-    norm, count = 0.0, 0
-    if delta is not None:
-        norm, count = _norm(delta), delta.rows * delta.cols
-    if layer.changes_bias:
-        bias = loaded.bias_delta(torch.zeros(footprint.rows))
-        if bias is not None and norm == 0:
-            norm, count = float(torch.linalg.vector_norm(bias)), bias.numel()
-    return norm / math.sqrt(count) if count else None
-
-
-def _norm(delta: Delta) -> float:
-    """The Frobenius norm, without multiplying the delta out where its form allows."""
-    match delta:
-        case LowRank(up=up, down=down, scale=scale):
-            # ‖U·D‖² = tr(UᵀU · D·Dᵀ), two products of the size of the rank
-            square = float(((up.double().T @ up.double()) * (down.double() @ down.double().T)).sum())
-            return abs(scale) * math.sqrt(max(square, 0.0))
-        case Kronecker(w1=w1, w2=w2, scale=scale):
-            return abs(scale) * float(torch.linalg.vector_norm(w1.double()) * torch.linalg.vector_norm(w2.double()))
-        case Dense(matrix=matrix, scale=scale):
-            return abs(scale) * float(torch.linalg.vector_norm(matrix.double()))
-        case _:
-            return math.sqrt(sum(_squares(scaled(delta, 1.0))))
-
-
-def _squares(delta: Delta) -> Iterator[float]:
-    """The sum of squares of each block of rows."""
-    step = max(1, _BLOCK_ELEMENTS // max(delta.cols, 1))
-    for start in range(0, delta.rows, step):
-        block = torch.zeros(min(step, delta.rows - start), delta.cols)
-        delta.add_rows(block, start, 1.0)
-        yield float(block.double().square().sum())

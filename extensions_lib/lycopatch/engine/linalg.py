@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -219,13 +219,19 @@ def merge_low_rank(weighted: Sequence[tuple[Delta, float]]) -> list[tuple[Delta,
 
 def flat(tensor: Tensor) -> Tensor:
     """A weight as a matrix: ``[d0, d1·d2·…]``; a vector becomes one column."""
-    return tensor.reshape(tensor.shape[0], -1)
+    return tensor.reshape(tensor.shape[0] if tensor.dim() else 1, -1)
 
 
 def tucker_down(core: Tensor, down: Tensor) -> Tensor:
     """``out[p, i·x·y] = Σ_q core[p, q, x, y] · down[q, i]``: a Tucker core folded into the input factor."""
-    folded = torch.tensordot(core, down.reshape(down.shape[0], -1), dims=([1], [0]))  # [p, x, y, i]
-    return folded.permute(0, 3, 1, 2).reshape(core.shape[0], -1)
+    folded = torch.einsum("pqxy,qi->pixy", core, down.reshape(down.shape[0], -1))
+    return folded.reshape(core.shape[0], -1)
+
+
+def norm(tensor: Tensor, axes: tuple[int, ...] | None = None, *, keep: bool = False) -> Tensor:
+    """The Euclidean norm over ``axes`` (all when None)."""
+    # torch ships no types for torch.linalg
+    return cast(Tensor, torch.linalg.vector_norm(tensor, dim=axes, keepdim=keep))  # pyright: ignore[reportUnknownMemberType]
 
 
 def skew(matrix: Tensor) -> Tensor:
@@ -245,7 +251,7 @@ def cayley(q: Tensor) -> Tensor:
     """``(I + Q)(I − Q)⁻¹`` of a batch of skew-symmetric ``[…, n, n]``: a rotation."""
     eye = torch.eye(q.shape[-1], dtype=q.dtype, device=q.device)
     # (I + Q) and (I − Q)⁻¹ commute, so solving from the left gives the same product.
-    return torch.linalg.solve(eye - q, eye + q)
+    return cast(Tensor, torch.linalg.solve(eye - q, eye + q))  # pyright: ignore[reportUnknownMemberType]
 
 
 def cayley_neumann(q: Tensor) -> Tensor:

@@ -117,6 +117,6 @@ def without_folder(path: str) -> str:
 
 
 def cut(text: str, limit: int = LONGEST_TEXT) -> str:
-    """At most ``limit`` characters of a text, all of which can be stored anywhere: JSON may hold halves of characters."""
+    """The start of a text, without the halves of characters that JSON may hold and no file can."""
     start = text[:limit].encode("utf-8", "replace").decode("utf-8")
     return start + "…" if len(text) > limit else start

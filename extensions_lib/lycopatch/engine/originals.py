@@ -1,13 +1,13 @@
-"""The pristine weights: what a tensor held before any network, kept without copying it where the checkpoint can give it.
+"""The pristine weights: what a tensor held before any network, not copied where the checkpoint can give it back.
 
 Two keepers behind one small interface:
 
-- *file*: the checkpoint on disk. A tensor is taken from it only after its bytes proved equal to the live ones when it was
-  first touched, and the file's size and time are checked before anything is written.
+- *file*: the checkpoint on disk. A tensor is taken from it only after its bytes proved equal to the live ones when it
+  was first touched, and the file's size and time are checked before anything is written.
 - *ram*: a copy of the touched tensor, where there is no such file or the model differs from it.
 
-The file is read by position, not mapped into memory: when somebody truncates a mapped file the whole process dies, while a
-short read is an error one can report; and nothing of it counts as memory in use.
+The file is read by position, not mapped into memory: when somebody truncates a mapped file the whole process dies,
+while a short read is an error one can report; and nothing of it counts as memory in use.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class Originals:
     """The pristine values of every tensor that was ever patched and not yet given back.
 
     A tensor is *untouched* until it is kept: then its live values are the pristine ones. ``keep`` verifies or copies at
-    once; ``keep_while_writing`` promises that ``rows`` is asked for all rows in order, each before it is overwritten, and
-    verifies along the way. Different tensors may be used from different threads at once.
+    once; ``keep_while_writing`` promises that ``rows`` is asked for all rows in order, each before it is overwritten,
+    and verifies along the way. Different tensors may be used from different threads at once.
     """
 
     checkpoint: Checkpoint | None = None
@@ -157,6 +157,12 @@ class Originals:
         else:
             live.copy_(self._copies[name])
             del self._copies[name]
+
+    def release(self, name: str) -> None:
+        """Let go of one tensor without writing it."""
+        self._from_file.discard(name)
+        self._verified_rows.pop(name, None)
+        self._copies.pop(name, None)
 
     def forget(self) -> None:
         """Let go of everything without writing: the host replaced the model's weights itself."""

@@ -1,7 +1,8 @@
 """Step 8: a ``PatchPlan`` into the live tensors: all of it or nothing, one rounding, undone to the last bit.
 
-Every target is computed from its pristine weight: an fp32 accumulator takes a block of rows, all contributions are added,
-the sum is rounded once and written. A block fits the processor's cache, so each weight moves through memory once.
+Every target is computed from its pristine weight: an fp32 accumulator takes a block of rows, all contributions are
+added, the sum is rounded once and written. A block fits the processor's cache, so each weight moves through memory
+once.
 
 The work is spread over own threads, whole tensors each, with torch's inner threads off: torch's parallel regions per
 block cost more than they bring, and stall when the machine has other work.
@@ -9,9 +10,10 @@ block cost more than they bring, and stall when the machine has other work.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +25,7 @@ from torch import Tensor
 from lycopatch.engine.adapter import LoadedLayer
 from lycopatch.engine.errors import MalformedLayer
 from lycopatch.engine.families.layers import BoundLayer, RowRange
-from lycopatch.engine.linalg import Delta, Dense, Hadamard, Kronecker, LowRank, Sum, merge_low_rank, to_dense
+from lycopatch.engine.linalg import Delta, Dense, Hadamard, Kronecker, Sum, merge_low_rank, to_dense
 from lycopatch.engine.originals import Originals
 from lycopatch.engine.planning import Contribution, LayerId, PatchPlan, TensorPatch
 from lycopatch.engine.ports import LiveModel
@@ -87,10 +89,10 @@ class Patcher:
 
     def restore_all(self) -> int:
         """Give every patched tensor its pristine values back; returns how many there were."""
-        if not self._applied and not self._made_biases:
+        names = sorted({*self._applied, *self._made_biases}, key=lambda name: -self._size(name))
+        if not names:
             return 0
         self.originals.check()
-        names = sorted(self._applied, key=lambda name: -self._size(name))
         result = PatchResult()
         self._run([_Restore(name) for name in names], _no_loader, result, None)
         return result.restored
@@ -172,6 +174,7 @@ class Patcher:
         if name in self._made_biases:
             self.model.remove_bias(name)
             self._made_biases.discard(name)
+            self.originals.release(name)
         elif self.originals.holds(name):
             self.originals.restore(name, self.model.tensor(name))
         self._applied.pop(name, None)
@@ -196,7 +199,7 @@ def _no_loader(contribution: Contribution, device: torch.device, dtype: torch.dt
 
 
 @contextmanager
-def _quiet_torch() -> Iterator[None]:
+def _quiet_torch() -> Generator[None]:
     """No gradients and no autocast: a host's mixed-precision block must not reach the arithmetic."""
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         if torch.cuda.is_available():
@@ -265,26 +268,15 @@ class _PristineBase:
     target: BoundLayer
     device: torch.device
     dtype: torch.dtype
-    layer_cols: int | None  # columns the network was made for, when fewer than the target's
 
     @property
     def shape(self) -> tuple[int, ...]:
-        shape = self.target.shape
-        if self.layer_cols is None:
-            return shape
-        kernel = 1
-        for extent in shape[2:]:
-            kernel *= extent
-        return (shape[0], self.layer_cols // kernel, *shape[2:])
+        return self.target.shape
 
     def weight(self) -> Tensor:
         parts = [self._rows(part) for part in self.target.weight]
         whole = torch.cat(parts) if len(parts) > 1 else parts[0]
-        if self.target.transposed:
-            whole = whole.T.contiguous()
-        if self.layer_cols is not None:
-            whole = whole[:, : self.layer_cols].contiguous()
-        return whole
+        return whole.T.contiguous() if self.target.transposed else whole
 
     def _rows(self, part: RowRange) -> Tensor:
         live = self.model.tensor(part.tensor)
@@ -338,13 +330,14 @@ class TensorWriter:
         target = contribution.target
         if patch.is_bias:
             return self._bias_delta(loaded, target, device, dtype)
-        base = _PristineBase(self.model, self.originals, target, device, dtype, _narrower(contribution))
+        base = _PristineBase(self.model, self.originals, target, device, dtype)
         delta = loaded.weight_delta(base, contribution.dyn_dim)
         if delta is None:
             return None
-        cols = 1
-        for extent in target.shape[1:]:
-            cols *= extent
+        cols = math.prod(target.shape[1:])
+        if delta.rows != target.shape[0] or (delta.cols != cols and not target.is_first_convolution):
+            reason = f"it changes {delta.rows} × {delta.cols} numbers of a weight of {target.shape[0]} × {cols}"
+            raise MalformedLayer(loaded.layer.name, reason)
         if delta.cols > cols:
             delta = delta.first_columns(cols)
         return Dense(to_dense(delta).matrix.T.contiguous()) if target.transposed else delta
@@ -406,19 +399,6 @@ def _bias_ranges(target: BoundLayer) -> tuple[RowRange, ...]:
     return (RowRange(target.bias_name, 0, target.shape[0]),)
 
 
-def _narrower(contribution: Contribution) -> int | None:
-    """The columns a network was made for when the model's first convolution reads more channels; else None."""
-    shape = contribution.target.shape
-    kernel = 1
-    for extent in shape[2:]:
-        kernel *= extent
-    for print_ in contribution.layer.footprints:
-        cols = print_.cols if print_.cols is not None else print_.inputs and print_.inputs * kernel
-        if cols is not None and len(shape) > 1 and cols < shape[1] * kernel and cols % kernel == 0:
-            return cols
-    return None
-
-
 def _block_elements(parts: Sequence[Part]) -> int:
     def needs_scratch(delta: Delta) -> bool:
         return isinstance(delta, Hadamard) or (isinstance(delta, Sum) and any(map(needs_scratch, delta.parts)))
@@ -427,14 +407,14 @@ def _block_elements(parts: Sequence[Part]) -> int:
 
 
 def _write_kronecker(parts: Sequence[Part], originals: Originals, name: str, live: Tensor) -> bool:
-    """A lone Kronecker product in one multiply-add per block, without an fp32 accumulator; False when it does not apply.
+    """Write a lone Kronecker product as one multiply-add per block, without accumulator; False when that is not exact.
 
     torch computes a half-precision ``addcmul`` in fp32 and rounds once, so this is the same number for less traffic; it
     is exact only while both factors are numbers of the live dtype.
     """
-    if len(parts) != 1 or not isinstance(parts[0].delta, Kronecker) or live.dtype not in (torch.float16, torch.bfloat16):
+    delta = parts[0].delta if len(parts) == 1 else None
+    if not isinstance(delta, Kronecker) or live.dtype not in (torch.float16, torch.bfloat16):
         return False
-    delta, weight = parts[0].delta, parts[0].weight
     whole = (delta.rows, delta.cols) == (live.shape[0], live.numel() // live.shape[0])
     if not whole or not live.is_contiguous() or live.device.type != "cpu" or not _addcmul_rounds_once(live.dtype):
         return False
@@ -442,6 +422,7 @@ def _write_kronecker(parts: Sequence[Part], originals: Originals, name: str, liv
     if not (torch.equal(w1.float(), delta.w1) and torch.equal(w2.float(), delta.w2)):
         return False
     group, cols = delta.w2.shape[0], delta.cols
+    factor_of_all = delta.scale * parts[0].weight
     step = max(1, BLOCK_ELEMENTS // max(group * cols, 1))
     scratch = torch.empty(min(step * group, delta.rows) * cols, dtype=live.dtype, device="cpu")
     for outer in range(0, w1.shape[0], step):
@@ -450,21 +431,24 @@ def _write_kronecker(parts: Sequence[Part], originals: Originals, name: str, liv
         shape = (factor.shape[0], group, w1.shape[1], w2.shape[1])
         pristine = originals.rows(name, live, start, stop, scratch).view(shape)
         out = live[start:stop].view(shape)
-        torch.addcmul(pristine, factor[:, None, :, None], w2[None, :, None, :], value=delta.scale * weight, out=out)
+        torch.addcmul(pristine, factor[:, None, :, None], w2[None, :, None, :], value=factor_of_all, out=out)
     return True
 
 
 @cache
 def _addcmul_rounds_once(dtype: torch.dtype) -> bool:
-    """True when this build of torch computes ``addcmul`` of ``dtype`` in fp32: tried on numbers that tell."""
+    """True when this build of torch computes ``addcmul`` of ``dtype`` in fp32 and rounds the sum alone."""
+    eps = torch.finfo(dtype).eps
+    k = 16 if dtype == torch.float16 else 1
+    # 1 + eps plus a little less than eps / 2 is 1 + eps; were the product or the factor rounded first, it would be
+    # exactly eps / 2, a tie that goes to the even neighbour 1 + 2·eps
+    start, half = torch.tensor([1 + eps, eps / 2], dtype=dtype).split(1)
+    left, right = torch.tensor([1 + k * eps, eps / 2 * (1 - k * eps)], dtype=dtype).split(1)
     try:
-        one = torch.ones(8, dtype=dtype)
-        step = torch.full((8,), torch.finfo(dtype).eps, dtype=dtype)
-        # 1 + 0.75·eps rounds to 1 + eps; with the product rounded first, or value in low precision, it would not differ,
-        # so a second probe uses a product that is not a number of the dtype.
-        near = torch.addcmul(one, step, one, value=0.75)
-        third = torch.addcmul(one, one / 3, step * 1.5, value=1.0)
-        expected = (one.float() + (one / 3).float() * (step * 1.5).float()).to(dtype)
-        return bool(torch.equal(near, one + step) and torch.equal(third, expected))
-    except RuntimeError:
+        rounded = (
+            torch.addcmul(start, left, right, value=1.0),
+            torch.addcmul(start, torch.ones_like(half), half, value=1 - (k * eps) ** 2),
+        )
+    except RuntimeError:  # old builds have no half-precision addcmul for the CPU
         return False
+    return all(torch.equal(each, start) for each in rounded)

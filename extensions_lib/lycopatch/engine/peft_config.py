@@ -1,7 +1,7 @@
 """What peft and diffusers keep beside the tensors: the scale, and which of two formulas was trained.
 
-Sources: peft ``config.py`` (``adapter_config.json`` next to ``adapter_model.safetensors``), diffusers ``loaders/lora_base.py``
-(``lora_adapter_metadata`` in the file, keys prefixed with the pipeline's component).
+Sources: peft ``config.py`` (``adapter_config.json`` next to ``adapter_model.safetensors``), diffusers
+``loaders/lora_base.py`` (``lora_adapter_metadata`` in the file, keys prefixed with the pipeline's component).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _matching(pattern: object, layer: str, default: object) -> object:
 
 
 def find_peft_config(path: Path, metadata: Mapping[str, str]) -> PeftConfig | None:
-    """The configuration in a file's metadata, or in ``adapter_config.json`` beside ``adapter_model.*``; None if neither."""
+    """The configuration in a file's metadata or in ``adapter_config.json`` beside ``adapter_model.*``, if any."""
     text = metadata.get("lora_adapter_metadata")
     if text is None and path.stem == "adapter_model":
         side = path.with_name("adapter_config.json")

@@ -158,7 +158,7 @@ def _choose(layer: AdapterLayer, index: TargetIndex) -> BoundLayer | _Unusable:
 
 def _mismatch(layer: AdapterLayer, target: BoundLayer) -> str | None:
     reason = layer.mismatch(target.shape)
-    if reason is None or not _is_first_convolution(target):
+    if reason is None or layer.needs_base or not target.is_first_convolution:
         return reason
     # Inpainting and instruct-pix2pix U-Nets read more channels than the four a network was trained with, or fewer:
     # the latent's channels come first in both.
@@ -166,10 +166,6 @@ def _mismatch(layer: AdapterLayer, target: BoundLayer) -> str | None:
         if layer.mismatch((target.shape[0], channels, *target.shape[2:])) is None:
             return None
     return reason
-
-
-def _is_first_convolution(target: BoundLayer) -> bool:
-    return target.component == "unet" and any(path in ("conv_in", "input_blocks.0.0") for _, path in target.paths)
 
 
 def _account_for_the_rest(adapter: Adapter, report: TagReport, trouble: _Trouble) -> None:
@@ -190,10 +186,11 @@ def _by_tensor(contributions: Iterable[Contribution]) -> dict[str, TensorPatch]:
             for tensor in {part.tensor for part in target.weight}:
                 weights.setdefault(tensor, []).append(contribution)
         if layer.changes_bias:
-            names = {part.tensor for part in target.bias} or {target.bias_name} - {None}
+            names = {part.tensor for part in target.bias}
+            if not names and layer.adds_bias and target.bias_name is not None:
+                names = {target.bias_name}
             for name in names:
-                if name is not None:
-                    biases.setdefault(name, []).append(contribution)
+                biases.setdefault(name, []).append(contribution)
     patches = {name: _patch(name, several, is_bias=False) for name, several in sorted(weights.items())}
     patches.update((name, _patch(name, several, is_bias=True)) for name, several in sorted(biases.items()))
     return patches

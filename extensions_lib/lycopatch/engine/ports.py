@@ -25,7 +25,7 @@ class LiveModel(Protocol):
         ...
 
     def add_bias(self, name: str, weight: Tensor) -> bool:
-        """Give a layer without bias one of zeros, of the dtype and device of ``weight``; False when that is impossible."""
+        """Give a layer without bias one of zeros, like ``weight`` in dtype and device; False when impossible."""
         ...
 
     def remove_bias(self, name: str) -> None:

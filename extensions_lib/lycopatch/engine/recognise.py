@@ -1,7 +1,7 @@
 """Which base model a network was made for: from names and shapes, with the metadata as a second witness.
 
-Each family's reference model is asked how many of the file's layers it has, by name and by size. Families that come later
-are known by their names only.
+Each family's reference model is asked how many of the file's layers it has, by name and by size. Families that come
+later are known by their names only.
 """
 
 from __future__ import annotations
@@ -71,9 +71,7 @@ def _bound(layers: Sequence[AdapterLayer], index: TargetIndex) -> list[tuple[Ada
     return found
 
 
-def _judge(
-    adapter: Adapter, fitting: list[str], bound: Mapping[str, list[tuple[AdapterLayer, BoundLayer]]]
-) -> Verdict:
+def _judge(adapter: Adapter, fitting: list[str], bound: Mapping[str, list[tuple[AdapterLayer, BoundLayer]]]) -> Verdict:
     named = _family_in_metadata(adapter.metadata)
     rivals = [name for name in fitting if _SUBSETS.get(name) not in fitting]
     chosen = named if named in fitting else rivals[0]
@@ -92,7 +90,7 @@ def _judge(
     if len(rivals) > 1 and named not in fitting:
         title = " or ".join(TITLES[name] for name in rivals)
         evidence.append(f"these layers are the same in {' and '.join(TITLES[name] for name in rivals)}")
-    components = Counter(target.component for _, target in layers)
+    components: Counter[Component] = Counter(target.component for _, target in layers)
     return Verdict(chosen, title, round(confidence, 3), tuple(fitting), tuple(evidence), dict(components))
 
 
@@ -144,7 +142,7 @@ _PREFIXES = (
 _LATER: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("chroma", "Chroma", ("distilled_guidance_layer",), ("",)),
     ("flux", "Flux", ("double_blocks", "single_blocks", "single_transformer_blocks"), ("",)),
-    ("krea2", "Krea 2", ("txtfusion", "blocks"), ("txtfusion", "attn_gate", "attn_wq", "attn_wk", "attn_wv", "attn_wo")),
+    ("krea2", "Krea 2", ("txtfusion", "blocks"), ("txtfusion", "attn_gate", "attn_wq", "attn_wk", "attn_wv")),
     ("qwen_image", "Qwen-Image", ("transformer_blocks",), ("img_mlp", "img_mod", "txt_mlp", "txt_mod", "attn_")),
     ("anima", "Anima", ("llm_adapter", "blocks"), ("llm_adapter", "_proj", "adaln_modulation")),
     ("wan", "Wan", ("blocks",), ("self_attn_", "cross_attn_", "ffn_")),
@@ -157,7 +155,8 @@ _LATER: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
 
 def _later_family(adapter: Adapter) -> Verdict | None:
     """The verdict for a file of a base model that can only be named; None when no layer has such a name."""
-    paths = [_bare_path(layer.name) for layer in adapter.layers if not layer.name.startswith(("lora_te", "text_encoder"))]
+    text = ("lora_te", "text_encoder")
+    paths = [_bare_path(layer.name) for layer in adapter.layers if not layer.name.startswith(text)]
     for family, title, heads, words in _LATER:
         hits = sum(path.startswith(heads) and any(word in path for word in words) for path in paths)
         if hits and hits * 4 >= len(paths):

@@ -35,6 +35,7 @@ class TagReport:
     family: str | None = None
     te_multiplier: float = 1.0
     unet_multiplier: float = 1.0
+    failed: bool = False  # there is no such network, or its file can not be read
     layers_applied: int = 0
     layers_total: int = 0
     keys: dict[Outcome, list[str]] = field(

@@ -88,14 +88,14 @@ class Session:
         with self._lock, ExitStack() as files:
             opened: dict[str, TensorFile] = {}
             resolved = [self._resolve(request, files, opened) for request in requests]
-            wanted = [one for one in resolved if isinstance(one, Wanted)]
-            report = self._apply(wanted, opened, progress)
-            for tag, one in zip(report.tags, wanted, strict=True):
-                self._explain(tag, one.adapter)
-            tags = iter(report.tags)
-            report.tags = [next(tags) if isinstance(one, Wanted) else one for one in resolved]
-            report.issues = list(issues)
-            report.embeddings = [each for one in wanted for each in _embeddings(one, opened)]
+            report = Report(issues=list(issues))
+            report.tags = self._apply(resolved, opened, report, progress)
+            report.embeddings = [
+                embedding
+                for one, tag in zip(resolved, report.tags, strict=True)
+                if isinstance(one, _Resolved) and not tag.failed
+                for embedding in one.embeddings
+            ]
             report.seconds = time.perf_counter() - started
             return report
 
@@ -111,7 +111,7 @@ class Session:
 
     def _resolve(
         self, request: AdapterRequest, files: ExitStack, opened: dict[str, TensorFile]
-    ) -> Wanted | TagReport:
+    ) -> _Resolved | TagReport:
         """The parsed file of a request, or the report of why there is none."""
         path: Path | None = None
         try:
@@ -123,34 +123,56 @@ class Session:
             adapter = self._cache.get(file)
             if adapter.not_a_network is not None:
                 raise UnreadableAdapter(path, f"it is {adapter.not_a_network}.")
-            return Wanted(request, adapter)
+            return _Resolved(Wanted(request, adapter), tuple(_embeddings(adapter, file)))
         except AdapterError as error:
-            kind = "not found" if isinstance(error, AdapterNotFound) else "unreadable"
-            failed = TagReport(
-                request.tag,
-                request.name,
-                str(path) if path else None,
-                te_multiplier=request.te_multiplier,
-                unet_multiplier=request.unet_multiplier,
-            )
-            failed.issues.append(Issue(kind, str(error), request.tag, failed.path))
-            return failed
+            return _failed(request, path, error)
 
-    def _apply(self, wanted: Sequence[Wanted], opened: Mapping[str, TensorFile], progress: Progress | None) -> Report:
+    def _apply(
+        self,
+        resolved: Sequence[_Resolved | TagReport],
+        opened: Mapping[str, TensorFile],
+        report: Report,
+        progress: Progress | None,
+    ) -> list[TagReport]:
+        """Plan and patch until nothing new turns out to be unusable; one tag report for each of ``resolved``."""
+
         def load(contribution: Contribution, device: torch.device, dtype: torch.dtype) -> LoadedLayer:
             return contribution.layer.load(opened[contribution.layer_id[0]], device, dtype)
 
-        report = Report()
+        unreadable: dict[Path, UnreadableAdapter] = {}
         while True:
-            planned, report.tags = plan(wanted, self.index, self._broken)
-            result = self._patcher.apply(planned, load, progress)
+            wanted = [
+                one.wanted
+                for one in resolved
+                if isinstance(one, _Resolved) and one.wanted.adapter.path not in unreadable
+            ]
+            planned, tags = plan(wanted, self.index, self._broken)
+            try:
+                result = self._patcher.apply(planned, load, progress)
+            except UnreadableAdapter as error:
+                # A file vanished or was cut while it was read. The model is pristine again: do without that file.
+                if error.path in unreadable or str(error.path) not in opened:
+                    raise
+                unreadable[error.path] = error
+                continue
             report.tensors_written += result.written
             report.tensors_restored += result.restored
             report.tensors_active = len(planned)
             if not result.broken:
-                return report
+                break
             # Layers whose numbers can not be used are known only once they are read: plan again without them.
             self._broken.update(result.broken)
+        for tag, one in zip(tags, wanted, strict=True):
+            self._explain(tag, one.adapter)
+        planned_tags = iter(tags)
+        return [
+            one
+            if isinstance(one, TagReport)
+            else _failed(one.wanted.request, path, unreadable[path])
+            if (path := one.wanted.adapter.path) in unreadable
+            else next(planned_tags)
+            for one in resolved
+        ]
 
     def _explain(self, tag: TagReport, adapter: Adapter) -> None:
         """Put the sentence that explains most in front: a network made for another base model."""
@@ -169,10 +191,29 @@ class Session:
                 tag.issues.insert(0, Issue("other base model", message, tag.tag, tag.path))
 
 
-def _embeddings(wanted: Wanted, opened: Mapping[str, TensorFile]) -> Iterator[LoadedEmbedding]:
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    wanted: Wanted
+    embeddings: tuple[LoadedEmbedding, ...]
+
+
+def _failed(request: AdapterRequest, path: Path | None, error: AdapterError) -> TagReport:
+    """The report of a tag that brought no network."""
+    report = TagReport(
+        request.tag,
+        request.name,
+        str(path) if path else None,
+        te_multiplier=request.te_multiplier,
+        unet_multiplier=request.unet_multiplier,
+        failed=True,
+    )
+    kind = "not found" if isinstance(error, AdapterNotFound) else "unreadable"
+    report.issues.append(Issue(kind, str(error), request.tag, report.path))
+    return report
+
+
+def _embeddings(adapter: Adapter, file: TensorFile) -> Iterator[LoadedEmbedding]:
     """The textual inversions that travel inside a file, for the host to register while the network is active."""
-    file = opened[str(wanted.adapter.path)]
-    for embedding in wanted.adapter.embeddings:
-        yield LoadedEmbedding(
-            embedding.name, str(file.path), {part: file.read(key) for part, key in embedding.keys.items()}
-        )
+    for embedding in adapter.embeddings:
+        tensors = {part: file.read(key) for part, key in embedding.keys.items()}
+        yield LoadedEmbedding(embedding.name, str(file.path), tensors)

@@ -47,5 +47,5 @@ class TargetIndex:
         return cls(model, found, tuple(sorted(conflicts)))
 
     def find(self, name: str) -> tuple[BoundLayer, ...]:
-        """The layers a file may mean by ``name``: none, one, or one per text encoder where the name does not say which."""
+        """The layers a file may mean by ``name``: none, one, or one per text encoder where the name leaves it open."""
         return tuple(self.model.layers[index] for index in self.spellings.get(name, ()))

@@ -125,66 +125,46 @@ class Signature:
         return suffixes - self.own - MODIFIERS
 
 
-class Algorithm(Protocol):
-    """One algorithm: what its tensors are, and ΔW from them. Implemented by frozen dataclasses of tensors."""
+class Algorithm:
+    """One algorithm: what its tensors are, and ΔW from them. Its files are frozen dataclasses of tensors.
+
+    A field is named as the canonical suffix of the tensor it holds. What is not overridden here is: one name, no rank,
+    no refusal, the bias left alone.
+    """
 
     TITLE: ClassVar[str]
     SIGNATURE: ClassVar[Signature]
+    NEEDS_BASE: ClassVar[bool] = False  # ΔW depends on the original weight
 
     @classmethod
     def name(cls, shapes: Shapes) -> str:
         """What a report calls the layer."""
-        ...
-
-    @classmethod
-    def refusal(cls, shapes: Shapes) -> str | None:
-        """Why a recognised layer can not be applied (a clause); None when it can."""
-        ...
-
-    @classmethod
-    def rank(cls, shapes: Shapes) -> int | None:
-        """The rank that alpha is divided by; None when alpha does not scale this layer."""
-        ...
-
-    @classmethod
-    def footprints(cls, shapes: Shapes, scalars: Scalars) -> tuple[Footprint, ...]:
-        """The weights this layer may have been made for, most likely first."""
-        ...
-
-    def delta(self, base: Base, context: Context) -> Delta | None:
-        """ΔW before alpha / rank and before the user's multiplier, or None when only the bias changes."""
-        ...
-
-    def bias_delta(self, bias: Tensor, context: Context) -> Tensor | None:
-        """Δb at multiplier 1 beyond the additive bias keys; None when the algorithm leaves the bias alone."""
-        ...
-
-
-class Formula:
-    """Defaults for an algorithm: one name, no rank, no refusal, the bias left alone."""
-
-    TITLE: ClassVar[str] = ""
-
-    @classmethod
-    def name(cls, shapes: Shapes) -> str:
         return cls.TITLE
 
     @classmethod
     def refusal(cls, shapes: Shapes) -> str | None:
+        """Why a recognised layer can not be applied (a clause); None when it can."""
         return None
 
     @classmethod
     def rank(cls, shapes: Shapes) -> int | None:
+        """The rank that alpha is divided by; None when alpha does not scale this layer."""
         return None
 
     @classmethod
     def footprints(cls, shapes: Shapes, scalars: Scalars) -> tuple[Footprint, ...]:
+        """The weights this layer may have been made for, most likely first."""
         return (Footprint(),)
 
     def delta(self, base: Base, context: Context) -> Delta | None:
+        """ΔW before alpha / rank and before the user's multiplier, or None when only the bias changes.
+
+        Raises ValueError with a clause for people when the tensors do not fit the base after all.
+        """
         raise NotImplementedError(f"{self.TITLE} is recognised, not applied")
 
     def bias_delta(self, bias: Tensor, context: Context) -> Tensor | None:
+        """Δb at multiplier 1 beyond the additive bias keys; None when the algorithm leaves the bias alone."""
         return None
 
 

@@ -1,17 +1,18 @@
 """peft's BOFT: butterfly stages of block rotations on the input side, ``W' = boft_s ⊙ (W · Matᵀ)``.
 
-Source: peft ``tuners/boft/layer.py``: ``Q = (B − Bᵀ)/2``, ``R = (I − Q)(I + Q)⁻¹``, ``Mat = Π_i P_i·diag(R_i)·P_iᵀ`` with the first
-stage innermost.
+Source: peft ``tuners/boft/layer.py``: ``Q = (B − Bᵀ)/2``, ``R = (I − Q)(I + Q)⁻¹``, ``Mat = Π_i P_i·diag(R_i)·P_iᵀ``
+with the first stage innermost.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lycopatch.engine.algorithms.base import Base, Context, Footprint, Formula, Scalars, Shapes, Signature, require
+from lycopatch.engine.algorithms.base import Algorithm, Base, Context, Footprint, Scalars, Shapes, Signature, require
 from lycopatch.engine.linalg import Dense, cayley, skew
 
 
@@ -19,17 +20,20 @@ def _check(shapes: Shapes) -> str | None:
     blocks = shapes["boft_R"]
     if len(blocks) != 4 or blocks[2] != blocks[3]:
         return "boft_R must hold square blocks in stages"
+    if math.prod(shapes["boft_s"]) != max(shapes["boft_s"], default=0):
+        return "boft_s is not one number per output"
     if blocks[0] > 1 and (blocks[2] % 2 or blocks[1] % 2 ** (blocks[0] - 1)):
         return f"{blocks[1]} blocks of {blocks[2]} can not be permuted in {blocks[0]} stages"
     return None
 
 
 @dataclass(frozen=True, slots=True)
-class InputBOFT(Formula):
+class InputBOFT(Algorithm):
     boft_R: Tensor  # [M, K, n, n], K·n = in·kernel
     boft_s: Tensor  # [out, 1] or [1, out]
 
     TITLE = "BOFT (boft_R)"
+    NEEDS_BASE = True
     SIGNATURE = Signature(require("boft_R", "boft_s"), check=_check)
 
     @classmethod

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lycopatch.engine.algorithms.base import Base, Context, Footprint, Formula, Scalars, Shapes, Signature
+from lycopatch.engine.algorithms.base import Algorithm, Base, Context, Footprint, Scalars, Shapes, Signature
 from lycopatch.engine.linalg import Dense, flat
 
 
 @dataclass(frozen=True, slots=True)
-class Full(Formula):
+class Full(Algorithm):
     diff: Tensor | None = None  # the weight's own shape
 
     TITLE = "Full"

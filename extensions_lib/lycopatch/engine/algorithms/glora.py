@@ -18,12 +18,13 @@ side, and the newer one when they are equal.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lycopatch.engine.algorithms.base import Base, Context, Footprint, Formula, Scalars, Shapes, Signature, require
+from lycopatch.engine.algorithms.base import Algorithm, Base, Context, Footprint, Scalars, Shapes, Signature, require
 from lycopatch.engine.linalg import Dense, LowRank, Sum, flat
 
 
@@ -47,6 +48,8 @@ def _older(shapes: Shapes) -> Footprint | None:
 def _check(shapes: Shapes) -> str | None:
     if any(len(shapes[key]) < 2 for key in ("a1", "a2", "b1", "b2")):
         return "its tensors must be matrices"
+    if any(math.prod(shapes[key][2:]) != 1 for key in ("a1", "a2", "b1")):
+        return "only b2 may have a kernel"
     if _newer(shapes) is None and _older(shapes) is None:
         return "its four tensors fit neither the layout of LyCORIS 3 nor the one before"
     return None
@@ -60,13 +63,14 @@ def _is_newer(shapes: Shapes) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class GLoRA(Formula):
+class GLoRA(Algorithm):
     a1: Tensor
     a2: Tensor
     b1: Tensor
     b2: Tensor
 
     TITLE = "GLoRA"
+    NEEDS_BASE = True
     SIGNATURE = Signature(require("a1", "a2", "b1", "b2"), check=_check)
 
     @classmethod

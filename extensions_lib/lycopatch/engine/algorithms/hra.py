@@ -1,7 +1,7 @@
 """HRA: a chain of Householder reflections on the input side, ``W' = W · Π_j (I − 2 û_j û_jᵀ)``.
 
-Source: Yuan et al. 2024 (arXiv:2405.17484); peft ``tuners/hra/layer.py``. The columns of ``hra_u`` are normalised, and with
-``apply_GS`` in adapter_config.json made orthogonal first.
+Source: Yuan et al. 2024 (arXiv:2405.17484); peft ``tuners/hra/layer.py``. The columns of ``hra_u`` are normalised,
+and with ``apply_GS`` in adapter_config.json made orthogonal first.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lycopatch.engine.algorithms.base import Base, Context, Footprint, Formula, Scalars, Shapes, Signature, require
-from lycopatch.engine.linalg import LowRank
+from lycopatch.engine.algorithms.base import Algorithm, Base, Context, Footprint, Scalars, Shapes, Signature, require
+from lycopatch.engine.linalg import LowRank, norm
 
 
 def _check(shapes: Shapes) -> str | None:
@@ -20,10 +20,11 @@ def _check(shapes: Shapes) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class HRA(Formula):
+class HRA(Algorithm):
     hra_u: Tensor  # [in·kh·kw, r]
 
     TITLE = "HRA"
+    NEEDS_BASE = True
     SIGNATURE = Signature(require("hra_u"), check=_check)
 
     @classmethod
@@ -46,5 +47,5 @@ class HRA(Formula):
             if orthogonal:
                 for earlier in directions:
                     column = column - (earlier @ column) * earlier
-            directions.append(column / torch.linalg.vector_norm(column))
+            directions.append(column / norm(column))
         return directions

@@ -2,16 +2,18 @@
 
 Sources: Hyeon-Woo et al. 2021, FedPara (arXiv:2108.06098); LyCORIS ``modules/loha.py``, ``functional/loha.py``.
 OneTrainer stores the factors of a convolution with four axes; they are the same numbers flattened.
-LyCORIS up to 1.9.0 trained Tucker layers with ``t1`` in both halves; nothing in a file tells, so it is applied as stored.
+LyCORIS up to 1.9.0 trained Tucker layers with ``t1`` in both halves; nothing in a file tells, so it is applied as
+stored.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from lycopatch.engine.algorithms.base import Base, Context, Footprint, Formula, Scalars, Shapes, Signature
+from lycopatch.engine.algorithms.base import Algorithm, Base, Context, Footprint, Scalars, Shapes, Signature
 from lycopatch.engine.linalg import Hadamard, LowRank, flat, tucker_down
 
 _FACTORS = frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"})
@@ -23,7 +25,7 @@ def _check(shapes: Shapes) -> str | None:
         return "only one of hada_t1 and hada_t2 is there"
     for half in ("1", "2"):
         a, b = shapes[f"hada_w{half}_a"], shapes[f"hada_w{half}_b"]
-        if len(a) < 2 or len(b) < 2:
+        if len(a) < 2 or len(b) < 2 or math.prod(a[2:]) != 1:
             return f"hada_w{half}_a and hada_w{half}_b must be matrices"
         if tucker:
             core = shapes[f"hada_t{half}"]
@@ -53,7 +55,7 @@ def _check_all(shapes: Shapes) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class LoHa(Formula):
+class LoHa(Algorithm):
     hada_w1_a: Tensor  # [out, r]; with t1: [r, out]
     hada_w1_b: Tensor  # [r, in·kh·kw]; with t1: [r, in]
     hada_w2_a: Tensor  # like w1_a

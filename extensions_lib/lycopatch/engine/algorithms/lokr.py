@@ -1,16 +1,18 @@
 """LoKr: ``ΔW = (alpha / r) · (w1 ⊗ w2)``, each factor full or a low-rank product, ``w2`` also with a Tucker core.
 
-Sources: LyCORIS ``modules/lokr.py``, ``functional/lokr.py``; peft ``tuners/lokr``. GLoKr (LyCORIS 1.9 – 2.1) has the same
-keys and the same product. Alpha scales only when at least one factor is low-rank, whatever number the file holds.
+Sources: LyCORIS ``modules/lokr.py``, ``functional/lokr.py``; peft ``tuners/lokr``. GLoKr (LyCORIS 1.9 – 2.1) has the
+same keys and the same product. Alpha scales only when at least one factor is low-rank, whatever number the file
+holds.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from lycopatch.engine.algorithms.base import Base, Context, Footprint, Formula, Scalars, Shapes, Signature
+from lycopatch.engine.algorithms.base import Algorithm, Base, Context, Footprint, Scalars, Shapes, Signature
 from lycopatch.engine.linalg import Kronecker, flat, tucker_down
 
 _W1 = (frozenset({"lokr_w1"}), frozenset({"lokr_w1_a", "lokr_w1_b"}))
@@ -40,6 +42,8 @@ def _check(shapes: Shapes) -> str | None:
         if parts:
             a, b = shapes[f"lokr_{factor}_a"], shapes[f"lokr_{factor}_b"]
             core = shapes.get("lokr_t2") if factor == "w2" else None
+            if math.prod(a[2:]) != 1 or (core is not None and math.prod(b[2:]) != 1):
+                return f"lokr_{factor}_a has a kernel of its own"
             if core is None and a[1] != b[0]:
                 return f"lokr_{factor}_a and lokr_{factor}_b do not share a rank"
             if core is not None and (len(core) != 4 or core[0] != a[0] or core[1] != b[0]):
@@ -50,7 +54,7 @@ def _check(shapes: Shapes) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class LoKr(Formula):
+class LoKr(Algorithm):
     lokr_w1: Tensor | None = None  # [out_l, in_m]
     lokr_w1_a: Tensor | None = None  # [out_l, r]
     lokr_w1_b: Tensor | None = None  # [r, in_m]

@@ -1,16 +1,17 @@
 """LoRA and LoCon: ``ΔW = (alpha / r) · up @ down``; Tucker form ``up @ (mid ×₂ down)``.
 
-Sources: Hu et al. 2021 (arXiv:2106.09685); LyCORIS ``modules/locon.py``; kohya ``networks/lora.py``, ``networks/dylora.py``;
-peft ``tuners/lora`` and ``tuners/adalora`` (``lora_E`` scales the ranks one by one).
+Sources: Hu et al. 2021 (arXiv:2106.09685); LyCORIS ``modules/locon.py``; kohya ``networks/lora.py``,
+``networks/dylora.py``; peft ``tuners/lora`` and ``tuners/adalora`` (``lora_E`` scales the ranks one by one).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from lycopatch.engine.algorithms.base import Base, Context, Footprint, Formula, Scalars, Shapes, Signature, require
+from lycopatch.engine.algorithms.base import Algorithm, Base, Context, Footprint, Scalars, Shapes, Signature, require
 from lycopatch.engine.linalg import LowRank, flat, tucker_down
 
 
@@ -21,13 +22,17 @@ def _check(shapes: Shapes) -> str | None:
     inner_up, inner_down = (mid[0], mid[1]) if mid is not None and len(mid) == 4 else (up[1], up[1])
     if mid is not None and len(mid) != 4:
         return "lora_mid must have four axes"
+    if math.prod(up[2:]) != 1 or (mid is not None and math.prod(down[2:]) != 1):
+        return "lora_up has a kernel of its own"
     if up[1] != inner_up or down[0] != inner_down:
         return f"the rank of up is {up[1]}, that of down is {down[0]}"
+    if "lora_E" in shapes and math.prod(shapes["lora_E"]) != down[0]:
+        return "lora_E is not one number per rank"
     return None
 
 
 @dataclass(frozen=True, slots=True)
-class LoRA(Formula):
+class LoRA(Algorithm):
     lora_up: Tensor  # [out, r] or [out, r, 1, 1]
     lora_down: Tensor  # [r, in] or [r, in, kh, kw]
     lora_mid: Tensor | None = None  # [r_up, r_down, kh, kw]; then down is [r_down, in, 1, 1]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lycopatch.engine.algorithms.base import Base, Context, Footprint, Formula, Scalars, Shapes, Signature, require
+from lycopatch.engine.algorithms.base import Algorithm, Base, Context, Footprint, Scalars, Shapes, Signature, require
 from lycopatch.engine.linalg import LowRank
 
 
@@ -21,7 +21,7 @@ def _check(shapes: Shapes) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class LoRAEmbedding(Formula):
+class LoRAEmbedding(Algorithm):
     lora_embedding_A: Tensor  # [r, vocabulary]
     lora_embedding_B: Tensor  # [width, r]
 

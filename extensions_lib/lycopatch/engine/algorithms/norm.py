@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lycopatch.engine.algorithms.base import Base, Context, Footprint, Formula, Scalars, Shapes, Signature
+from lycopatch.engine.algorithms.base import Algorithm, Base, Context, Footprint, Scalars, Shapes, Signature
 from lycopatch.engine.linalg import Dense, flat
 
 
 @dataclass(frozen=True, slots=True)
-class Norm(Formula):
+class Norm(Algorithm):
     w_norm: Tensor | None = None  # [dim]
 
     TITLE = "Norm"

@@ -1,8 +1,8 @@
 """Diag-OFT: blocks of rows of W are rotated, ``W'[k] = R_kᵀ W[k]``, ``R = (I + Q)(I − Q)⁻¹``, ``Q = B − Bᵀ``.
 
-Sources: Qiu et al. 2023 (arXiv:2306.07280); LyCORIS ``modules/diag_oft.py``; kohya ``networks/oft.py``. ``alpha`` is not a scale
-but the constraint: ‖Q‖ (all blocks together) is held below ``alpha · out``. LyCORIS reads 0 as "no constraint", kohya as
-"no rotation". ``rescale`` multiplies the rows afterwards. The bias is not rotated.
+Sources: Qiu et al. 2023 (arXiv:2306.07280); LyCORIS ``modules/diag_oft.py``; kohya ``networks/oft.py``. ``alpha`` is
+not a scale but the constraint: ‖Q‖ (all blocks together) is held below ``alpha · out``. LyCORIS reads 0 as "no
+constraint", kohya as "no rotation". ``rescale`` multiplies the rows afterwards. The bias is not rotated.
 
 ``oft_diag`` (LyCORIS 2.0.0 – 2.0.2) holds the finished R; development versions of late 2023 held R − I under that name,
 which the diagonal tells.
@@ -10,24 +10,25 @@ which the diagonal tells.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lycopatch.engine.algorithms.base import Base, Context, Footprint, Formula, Scalars, Shapes, Signature, require
-from lycopatch.engine.linalg import Dense, cayley, skew
+from lycopatch.engine.algorithms.base import Algorithm, Base, Context, Footprint, Scalars, Shapes, Signature, require
+from lycopatch.engine.linalg import Dense, cayley, norm, skew
 
 
 def constrained(q: Tensor, alpha: float | None, outputs: int, *, kohya: bool) -> Tensor:
     """``Q`` held to the norm that its trainer allowed; ``q`` ``[…, n, n]``, the norm taken over all of it."""
     limit = (alpha or 0.0) * outputs
-    norm = torch.linalg.vector_norm(q)
+    size = norm(q)
     if kohya:
-        return q * ((norm.clamp(max=limit) + 1e-8) / (norm + 1e-8))
-    if limit <= 0 or norm + 1e-8 <= limit:
+        return q * ((torch.clamp(size, max=limit) + 1e-8) / (size + 1e-8))
+    if limit <= 0 or size + 1e-8 <= limit:
         return q
-    return q * (limit / (norm + 1e-8))
+    return q * (limit / (size + 1e-8))
 
 
 def _check(shapes: Shapes) -> str | None:
@@ -36,6 +37,8 @@ def _check(shapes: Shapes) -> str | None:
         return f"oft_blocks has {len(blocks)} axes instead of three"
     if blocks[1] != blocks[2]:
         return "its blocks are not square"
+    if "rescale" in shapes and math.prod(shapes["rescale"]) != blocks[0] * blocks[1]:
+        return "rescale is not one number per output"
     return None
 
 
@@ -47,7 +50,7 @@ def _check_diag(shapes: Shapes) -> str | None:
 
 
 def rotate_rows(base: Base, rotation: Tensor, rescale: Tensor | None) -> Dense:
-    """``ΔW`` of ``W'[k] = R_kᵀ W[k]`` with rows multiplied by ``rescale`` ``[out, 1, …]``; ``rotation`` ``[K, n, n]``."""
+    """``ΔW`` of ``W'[k] = R_kᵀ W[k]``, rows then times ``rescale`` ``[out, 1, …]``; ``rotation`` ``[K, n, n]``."""
     weight = base.weight()
     blocks = weight.view(rotation.shape[0], rotation.shape[1], -1)
     if rescale is None:
@@ -59,11 +62,12 @@ def rotate_rows(base: Base, rotation: Tensor, rescale: Tensor | None) -> Dense:
 
 
 @dataclass(frozen=True, slots=True)
-class DiagOFT(Formula):
+class DiagOFT(Algorithm):
     oft_blocks: Tensor  # [K, n, n], K·n = out
     rescale: Tensor | None = None  # [out, 1] or [out, 1, 1, 1]
 
     TITLE = "OFT"
+    NEEDS_BASE = True
     SIGNATURE = Signature(require("oft_blocks"), frozenset({"rescale"}), _check)
 
     @classmethod
@@ -78,10 +82,11 @@ class DiagOFT(Formula):
 
 
 @dataclass(frozen=True, slots=True)
-class OFTDiag(Formula):
+class OFTDiag(Algorithm):
     oft_diag: Tensor  # [K, n, n], the rotation itself
 
     TITLE = "OFT (oft_diag)"
+    NEEDS_BASE = True
     SIGNATURE = Signature(require("oft_diag"), check=_check_diag)
 
     @classmethod

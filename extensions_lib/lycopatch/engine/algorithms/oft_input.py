@@ -1,9 +1,10 @@
 """Rotations of the input side: peft OFT and OneTrainer's OFT_2, ``W'[:, k] = W[:, k] · R_kᵀ`` on blocks of columns.
 
-Sources: peft ``tuners/oft/layer.py``; OneTrainer ``modules/module/oft_utils.py``. ``oft_R`` holds the strictly upper triangle of
-the skew-symmetric Q row by row; one row of numbers serves all blocks when ``block_share`` was on. R is peft's five-term
-series; the exact branch (``use_cayley_neumann: false`` in adapter_config.json) is ``(I − Q)(I + Q)⁻¹``, the inverse
-direction. OneTrainer turns convolutions by R instead of Rᵀ, and with ``scaled_oft`` stores Q times ``2·√(n − 1)``.
+Sources: peft ``tuners/oft/layer.py``; OneTrainer ``modules/module/oft_utils.py``. ``oft_R`` holds the strictly upper
+triangle of the skew-symmetric Q row by row; one row of numbers serves all blocks when ``block_share`` was on. R is
+peft's five-term series; the exact branch (``use_cayley_neumann: false`` in adapter_config.json) is ``(I − Q)(I +
+Q)⁻¹``, the inverse direction. OneTrainer turns convolutions by R instead of Rᵀ, and with ``scaled_oft`` stores Q
+times ``2·√(n − 1)``.
 
 ``oft_r`` (peft before mid-2025) holds whole blocks, ``Q = (A − Aᵀ)/2``, exact; ``oft_s`` then scales the rows. Before
 ``oft_s`` came (October 2024) the blocks turned the outputs instead: ``W'[k] = R_kᵀ W[k]`` on blocks of rows.
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lycopatch.engine.algorithms.base import Base, Context, Footprint, Formula, Scalars, Shapes, Signature, require
+from lycopatch.engine.algorithms.base import Algorithm, Base, Context, Footprint, Scalars, Shapes, Signature, require
 from lycopatch.engine.algorithms.oft import rotate_rows
 from lycopatch.engine.linalg import Dense, cayley, cayley_neumann, skew, skew_from_upper
 
@@ -26,6 +27,13 @@ def block_size(length: int) -> int | None:
     """``n`` from ``n(n − 1)/2`` numbers, None when there is no such n."""
     n = (1 + math.isqrt(1 + 8 * length)) // 2
     return n if n * (n - 1) // 2 == length and n > 1 else None
+
+
+def repeated(rotation: Tensor, size: int) -> Tensor:
+    """One block used for all of ``size`` rows or columns."""
+    if size % rotation.shape[1]:
+        raise ValueError(f"its blocks of {rotation.shape[1]} do not divide the layer's {size}")
+    return rotation.expand(size // rotation.shape[1], -1, -1)
 
 
 def rotate_columns(base: Base, rotation: Tensor, row_scale: Tensor | None) -> Dense:
@@ -53,15 +61,18 @@ def _check_old(shapes: Shapes) -> str | None:
     blocks = shapes["oft_r"]
     if len(blocks) != 3 or blocks[1] != blocks[2]:
         return "oft_r must be a list of square blocks"
+    if "oft_s" in shapes and math.prod(shapes["oft_s"]) != max(shapes["oft_s"], default=0):
+        return "oft_s is not one number per output"
     return None
 
 
 @dataclass(frozen=True, slots=True)
-class InputOFT(Formula):
+class InputOFT(Algorithm):
     oft_R: Tensor  # [K, n(n−1)/2] or [1, n(n−1)/2]
     scaled_oft: Tensor | None = None  # one number: OneTrainer's mark
 
     TITLE = "OFT (oft_R)"
+    NEEDS_BASE = True
     SIGNATURE = Signature(require("oft_R"), frozenset({"scaled_oft"}), _check)
 
     @classmethod
@@ -86,16 +97,17 @@ class InputOFT(Formula):
         if "onetrainer" in context.conventions and len(base.shape) > 2:
             rotation = rotation.transpose(1, 2)
         if rotation.shape[0] == 1:
-            rotation = rotation.expand(columns // size, -1, -1)
+            rotation = repeated(rotation, columns)
         return rotate_columns(base, rotation, None)
 
 
 @dataclass(frozen=True, slots=True)
-class OldPeftOFT(Formula):
+class OldPeftOFT(Algorithm):
     oft_r: Tensor  # [K, n, n], K·n = in·kernel (or one block for all)
     oft_s: Tensor | None = None  # [out, 1]
 
     TITLE = "OFT (oft_r)"
+    NEEDS_BASE = True
     SIGNATURE = Signature(require("oft_r"), frozenset({"oft_s"}), _check_old)
 
     @classmethod
@@ -107,7 +119,7 @@ class OldPeftOFT(Formula):
         count, size, _ = shapes["oft_r"]
         if "oft_s" not in shapes:
             return (Footprint(rows=count * size),) if count > 1 else (Footprint(rows=size), Footprint())
-        rows = shapes["oft_s"][0]
+        rows = math.prod(shapes["oft_s"])
         exact = Footprint(rows=rows, cols=count * size)
         return (exact,) if count > 1 else (exact, Footprint(rows=rows))
 
@@ -115,7 +127,7 @@ class OldPeftOFT(Formula):
         rotation = cayley(skew(self.oft_r) / -2)
         turned = base.shape[0] if self.oft_s is None else math.prod(base.shape[1:])
         if rotation.shape[0] == 1:
-            rotation = rotation.expand(turned // rotation.shape[1], -1, -1)
+            rotation = repeated(rotation, turned)
         if self.oft_s is None:
             return rotate_rows(base, rotation, None)
         return rotate_columns(base, rotation, self.oft_s)

@@ -1,7 +1,7 @@
 """``set_weight``: the file holds the new weight itself, ``ΔW = set_weight − W``.
 
-Source: the control networks of Black Forest Labs as other loaders name their keys. ``reshape_weight`` asks for a larger layer
-than the model has and is refused.
+Source: the control networks of Black Forest Labs as other loaders name their keys. ``reshape_weight`` asks for a
+larger layer than the model has and is refused.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lycopatch.engine.algorithms.base import Base, Context, Footprint, Formula, Scalars, Shapes, Signature
+from lycopatch.engine.algorithms.base import Algorithm, Base, Context, Footprint, Scalars, Shapes, Signature
 from lycopatch.engine.linalg import Dense, flat
 
 
 @dataclass(frozen=True, slots=True)
-class SetWeight(Formula):
+class SetWeight(Algorithm):
     set_weight: Tensor | None = None  # the weight's own shape
 
     TITLE = "Set"
+    NEEDS_BASE = True
     SIGNATURE = Signature((frozenset({"set_weight"}), frozenset({"reshape_weight"})))
 
     @classmethod

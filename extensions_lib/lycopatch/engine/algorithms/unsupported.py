@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lycopatch.engine.algorithms.base import Formula, Shapes, Signature
+from lycopatch.engine.algorithms.base import Algorithm, Shapes, Signature
 
 _GLORA = frozenset({"glora_A", "glora_B", "glora_C", "glora_D", "glora_E"})
 
 
 @dataclass(frozen=True, slots=True)
-class FourierFT(Formula):
+class FourierFT(Algorithm):
     TITLE = "FourierFT"
     SIGNATURE = Signature((frozenset({"fourierft_spectrum"}),))
 
@@ -23,7 +23,7 @@ class FourierFT(Formula):
 
 
 @dataclass(frozen=True, slots=True)
-class RandLoRA(Formula):
+class RandLoRA(Algorithm):
     TITLE = "RandLoRA"
     SIGNATURE = Signature((frozenset({"randlora_lambda"}),), frozenset({"randlora_gamma"}))
 
@@ -33,7 +33,7 @@ class RandLoRA(Formula):
 
 
 @dataclass(frozen=True, slots=True)
-class SHiRA(Formula):
+class SHiRA(Algorithm):
     TITLE = "SHiRA"
     SIGNATURE = Signature((frozenset({"shira_weight"}),))
 
@@ -43,7 +43,7 @@ class SHiRA(Formula):
 
 
 @dataclass(frozen=True, slots=True)
-class PeftGLoRA(Formula):
+class PeftGLoRA(Algorithm):
     TITLE = "GLoRA (peft)"
     SIGNATURE = Signature(tuple(frozenset({key}) for key in sorted(_GLORA)), _GLORA)
 

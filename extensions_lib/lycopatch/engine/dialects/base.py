@@ -24,8 +24,8 @@ Spell = Callable[[Sequence[LayerPaths]], Iterator[tuple[str, int]]]
 class Dialect:
     """One trainer's way to name layers.
 
-    ``owns`` tells whether a layer name is spelled this way; the dialects exclude each other. ``spell`` yields every name that
-    a trainer of this dialect may use for a layer.
+    ``owns`` tells whether a layer name is spelled this way; the dialects exclude each other. ``spell`` yields every
+    name that a trainer of this dialect may use for a layer.
     """
 
     name: str

@@ -1,8 +1,9 @@
 """cloneofsimo's first LoRA tool: ``unet:{i}`` / ``text_encoder:{i}``, counted in the order the model was walked.
 
-Source: cloneofsimo/lora ``lora_diffusion``. What ``i`` means depends on which classes were trained; the number of pairs in the
-file tells: with GEGLU a U-Net block has nine layers, without it eight. A layer is named ``unet:{i}@{number of pairs}``.
-The middle block comes last, and CLIP's projections in the order in which transformers creates them.
+Source: cloneofsimo/lora ``lora_diffusion``. What ``i`` means depends on which classes were trained; the number of
+pairs in the file tells: with GEGLU a U-Net block has nine layers, without it eight. A layer is named
+``unet:{i}@{number of pairs}``. The middle block comes last, and CLIP's projections in the order in which transformers
+creates them.
 """
 
 from __future__ import annotations

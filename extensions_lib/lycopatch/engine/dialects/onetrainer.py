@@ -1,6 +1,7 @@
 """OneTrainer's intermediate names: ``lora_unet.`` / ``lora_te1.`` and the dotted path, ``lora_transformer_`` for DiTs.
 
-Source: OneTrainer ``modules/util/convert_lora_util.py``. Its other formats are spelled as kohya, diffusers or ComfyUI do.
+Source: OneTrainer ``modules/util/convert_lora_util.py``. Its other formats are spelled as kohya, diffusers or ComfyUI
+do.
 """
 
 from lycopatch.engine.dialects.base import Dialect, both, dotted, underscored

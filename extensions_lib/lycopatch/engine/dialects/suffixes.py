@@ -1,7 +1,7 @@
 """The ends of keys: every spelling of a tensor's role, in one table.
 
-Trainers mix spellings of the end (diffusers writes ``lora.up`` and ``lora_A`` into one file) and share them, so ends are one
-table for all dialects; what a dialect owns is how the layer in front is named.
+Trainers mix spellings of the end (diffusers writes ``lora.up`` and ``lora_A`` into one file) and share them, so ends
+are one table for all dialects; what a dialect owns is how the layer in front is named.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
 
 _AS_WRITTEN = (
     "hada_w1_a hada_w1_b hada_w2_a hada_w2_b hada_t1 hada_t2 lokr_w1 lokr_w1_a lokr_w1_b lokr_w2 lokr_w2_a lokr_w2_b "
-    "lokr_t1 lokr_t2 diff diff_b w_norm b_norm weight on_input bias oft_blocks oft_diag rescale oft_r oft_s boft_R boft_s "
-    "lambda_layer base_lambda bias_indices bias_values bias_size set_weight reshape_weight hra_u vera_lambda_b "
+    "lokr_t1 lokr_t2 diff diff_b w_norm b_norm weight on_input bias oft_blocks oft_diag rescale oft_r oft_s boft_R "
+    "boft_s lambda_layer base_lambda bias_indices bias_values bias_size set_weight reshape_weight hra_u vera_lambda_b "
     "vera_lambda_d vera_A vera_B fourierft_spectrum ia3_l randlora_lambda randlora_gamma shira_weight "
     "glora_A glora_B glora_C glora_D glora_E"
 ).split()
@@ -56,7 +56,14 @@ SUFFIXES: dict[str, str] = {
 }
 
 # peft's raw state dicts put the adapter's name into the key: lora_A.<name>.weight, lokr_w1.<name>
-_NAMED = frozenset(spelling.split(".")[0] for spelling in SUFFIXES) - {"weight", "bias", "alpha", "scale", "lora", "diff"}
+_NAMED = frozenset(spelling.split(".")[0] for spelling in SUFFIXES) - {
+    "weight",
+    "bias",
+    "alpha",
+    "scale",
+    "lora",
+    "diff",
+}
 
 # HCP-Diffusion: <path>.___.layer.lora_down.weight, .___.layer.W_down, .___.alpha (which already is alpha / rank)
 _HCP: dict[str, str] = {
@@ -89,7 +96,7 @@ def split_key(key: str) -> KeyParts | None:
             if suffix in ("weight", "bias") and (named := _with_adapter_name(parts)):
                 return named
             return KeyParts(".".join(parts[:-length]), suffix)
-    return _old_diffusers(parts) or _with_adapter_name(parts) or _split_block(parts)
+    return _old_diffusers(parts) or _split_block(parts) or _with_adapter_name(parts)
 
 
 def _old_diffusers(parts: list[str]) -> KeyParts | None:

@@ -44,6 +44,11 @@ class BoundLayer:
     bias_name: str | None
     transposed: bool = False
 
+    @property
+    def is_first_convolution(self) -> bool:
+        """True for the U-Net's first layer, which reads more channels in inpainting and instruct-pix2pix models."""
+        return self.component == "unet" and any(path in ("conv_in", "input_blocks.0.0") for _, path in self.paths)
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

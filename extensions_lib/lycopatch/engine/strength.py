@@ -1,0 +1,95 @@
+"""How much a layer changes: the size of its ΔW without the base model, not multiplied out where that can be avoided."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lycopatch.engine.adapter import AdapterLayer, LoadedLayer
+from lycopatch.engine.errors import MalformedLayer
+from lycopatch.engine.linalg import Delta, Dense, Kronecker, LowRank
+
+_LARGEST_WEIGHT = 1 << 30
+"""Elements; the largest real one, a text encoder's vocabulary, has half of that. A small file can claim much more."""
+
+_BLOCK_ELEMENTS = 1 << 20
+_ZERO_IS_IDENTITY = frozenset({"OFT", "OFT (oft_R)", "OFT (oft_r)", "BOFT", "IA3", "GLoRA"})
+"""Algorithms that need the base weight, and change nothing when all their tensors are zero."""
+
+
+class _NeedsBase(Exception):
+    """The change depends on the base model's weight, which is not here."""
+
+
+@dataclass(frozen=True, slots=True)
+class _NoBase:
+    """The base weight where there is none: its shape as far as the layer tells."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+
+    def weight(self) -> Tensor:
+        raise _NeedsBase
+
+
+def root_mean_square(layer: AdapterLayer, tensors: dict[str, Tensor]) -> float | None:
+    """Of ΔW (of Δb where only the bias changes) at multiplier 1; None when it depends on the base model's weight.
+
+    ``tensors``: the layer's, in float32. Raises MalformedLayer, or what torch raises, when they do not go together.
+    """
+    footprint = layer.footprints[0]
+    rows, cols = footprint.rows, footprint.cols if footprint.cols is not None else footprint.inputs
+    claimed = float(tensors["bias_size"].double().prod()) if "bias_size" in tensors else 0.0
+    if max((rows or 1) * (cols or 1), claimed) > _LARGEST_WEIGHT:
+        raise MalformedLayer(layer.name, "they are for a larger weight than any model has")
+    if rows is None or cols is None:
+        return _zero_or_unknown(layer, tensors)
+    loaded = LoadedLayer(layer, tensors)
+    try:
+        delta = loaded.weight_delta(_NoBase((rows, cols)))
+    except _NeedsBase:
+        return _zero_or_unknown(layer, tensors)
+    norm, count = (0.0, 0) if delta is None else (_norm(delta), delta.rows * delta.cols)
+    if layer.changes_bias and norm == 0:
+        bias = loaded.bias_delta(torch.zeros(rows))
+        if bias is not None:
+            norm, count = _length(bias), bias.numel()
+    return norm / math.sqrt(count) if count else None
+
+
+def _zero_or_unknown(layer: AdapterLayer, tensors: dict[str, Tensor]) -> float | None:
+    own = [tensor for suffix, tensor in tensors.items() if suffix not in ("alpha", "on_input")]
+    zero = layer.algorithm.TITLE in _ZERO_IS_IDENTITY and not any(bool(tensor.any()) for tensor in own)
+    return 0.0 if zero else None
+
+
+def _length(tensor: Tensor) -> float:
+    return math.sqrt(float(tensor.double().square().sum()))
+
+
+def _norm(delta: Delta) -> float:
+    """The Frobenius norm, without multiplying the delta out where its form allows."""
+    match delta:
+        case LowRank(up=up, down=down, scale=scale):
+            # ‖U·D‖² = tr(UᵀU · D·Dᵀ), two products of the size of the rank
+            square = float(((up.double().T @ up.double()) * (down.double() @ down.double().T)).sum())
+            return abs(scale) * math.sqrt(max(square, 0.0))
+        case Kronecker(w1=w1, w2=w2, scale=scale):
+            return abs(scale) * _length(w1) * _length(w2)
+        case Dense(matrix=matrix, scale=scale):
+            return abs(scale) * _length(matrix)
+        case _:
+            return math.sqrt(sum(_squares(delta)))
+
+
+def _squares(delta: Delta) -> Iterator[float]:
+    """The sum of squares of each block of rows."""
+    step = max(1, _BLOCK_ELEMENTS // max(delta.cols, 1))
+    for start in range(0, delta.rows, step):
+        block = torch.zeros(min(step, delta.rows - start), delta.cols)
+        delta.add_rows(block, start, 1.0)
+        yield float(block.double().square().sum())
