@@ -205,6 +205,7 @@ def test_an_unreadable_folder_is_a_problem_and_the_others_are_listed(
 ) -> None:
     write(lora / "locked" / "a.safetensors")
     write(lora / "open" / "b.safetensors")
+    settle(lora)
     original = os.scandir
 
     def guarded(path: str) -> object:
@@ -337,6 +338,12 @@ def test_an_exact_spelling_beats_a_tolerant_one(lora: Path) -> None:
     assert not_found(catalog, "Ink").ambiguous
 
 
+def test_a_spelling_with_blanks_around_it_beats_one_of_other_case(lora: Path) -> None:
+    write(lora / "x" / "Ink.safetensors")
+    write(lora / "y" / "ink.safetensors")
+    assert Catalog([lora]).find(" ink ").relative == "y/ink"
+
+
 @pytest.mark.parametrize("name", ["None", "none", "Addams", "addams"])
 def test_reserved_words_are_no_aliases_but_may_be_file_names(lora: Path, name: str) -> None:
     write(lora / "a.safetensors", ss_output_name=name)
@@ -466,6 +473,7 @@ def test_copies_are_no_reason_to_refuse_a_hash(lora: Path) -> None:
         ("Ink_Wash_Style：0.8", "Ink_Wash_Style"),
         ("shiny thinks", "shiny things"),
         ("portriats/anna", "anna"),
+        ("portriats/ana", "anna"),
     ],
 )
 def test_what_was_probably_meant_is_offered_first_and_can_be_found(lora: Path, name: str, offer: str) -> None:
@@ -492,7 +500,7 @@ def test_at_most_five_near_misses_are_offered(lora: Path) -> None:
     assert len(not_found(Catalog([lora]), "ink").near_misses) == 5
 
 
-@pytest.mark.parametrize("name", ["", " ", "___", "zzzzzz", "x" * 10_000, "\0", "😀"])
+@pytest.mark.parametrize("name", ["", " ", "___", "zzzzzz", "x" * 10_000, "ink " * 999, "\0", "😀"])
 def test_nothing_similar_means_nothing_offered(lora: Path, name: str) -> None:
     write(lora / "ink.safetensors")
     assert not_found(Catalog([lora]), name).near_misses == ()

@@ -349,6 +349,10 @@ def test_arguments_of_other_extensions_are_never_taken_for_a_name() -> None:
     assert request is not None
     assert request.name == "2"
     assert [issue.kind for issue in issues] == ["unknown_argument"]
+    request, issues = parse_arguments("lora", ["ink"], {"weight": "2"})
+    assert request is not None
+    assert request.name == "ink"
+    assert [issue.kind for issue in issues] == ["unknown_argument"]
     request, issues = parse_arguments("lora", [], {"lbw": "ALL"})
     assert request is None
     assert [issue.kind for issue in issues] == ["missing_name"]

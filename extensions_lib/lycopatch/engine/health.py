@@ -101,7 +101,7 @@ def _structure(file: TensorFile, adapter: Adapter) -> Iterator[HealthIssue]:
         yield HealthIssue("not supported", f"{_layers(count)} can not be applied: {reason}.", severity="note")
     formats = Counter(spec.dtype for spec in file.specs.values() if spec.dtype.startswith("F8_"))
     for dtype, count in formats.items():
-        message = f"{count} tensors are stored in eight bits ({dtype}), which leaves 2 or 3 bits of precision."
+        message = f"{count} of {len(file.specs)} tensors are stored in 8 bits ({dtype}), 2 or 3 of them for precision."
         yield HealthIssue("fp8", message, severity="note")
 
 

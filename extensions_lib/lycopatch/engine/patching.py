@@ -15,7 +15,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -164,10 +164,12 @@ class Patcher:
     def _write(self, patch: TensorPatch, load: Loader) -> dict[LayerId, str]:
         writer = TensorWriter(self.model, self.originals, load)
         parts, broken = writer.parts(patch)
-        self.originals.keep_while_writing(patch.tensor, self.model.tensor(patch.tensor))
-        # From here on the tensor counts as patched: an error below must restore it.
-        self._applied[patch.tensor] = patch
-        writer.write(patch.tensor, parts)
+        live = self.model.tensor(patch.tensor)
+        with _writable(live):
+            self.originals.keep_while_writing(patch.tensor, live)
+            # From here on the tensor counts as patched: an error below must restore it.
+            self._applied[patch.tensor] = patch
+            writer.write(patch.tensor, parts)
         return broken
 
     def _restore(self, name: str) -> None:
@@ -176,7 +178,9 @@ class Patcher:
             self._made_biases.discard(name)
             self.originals.release(name)
         elif self.originals.holds(name):
-            self.originals.restore(name, self.model.tensor(name))
+            live = self.model.tensor(name)
+            with _writable(live):
+                self.originals.restore(name, live)
         self._applied.pop(name, None)
 
 
@@ -196,6 +200,11 @@ class _Write:
 
 def _no_loader(contribution: Contribution, device: torch.device, dtype: torch.dtype) -> LoadedLayer:
     raise AssertionError("restoring reads no network")
+
+
+def _writable(live: Tensor) -> AbstractContextManager[object]:
+    """The mode in which a tensor may be written: one that was made in inference mode only there."""
+    return torch.inference_mode() if live.is_inference() else nullcontext()
 
 
 @contextmanager
@@ -283,7 +292,8 @@ class _PristineBase:
         cols = live.numel() // live.shape[0]
         scratch = torch.empty((part.stop - part.start) * cols, dtype=live.dtype, device="cpu")
         rows = self.originals.rows(part.tensor, live, part.start, part.stop, scratch)
-        return rows.to(device=self.device, dtype=self.dtype, copy=True)
+        # one layout whatever the live tensor's: products of other strides round differently
+        return rows.to(device=self.device, dtype=self.dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 _LIMIT = 1 << 20  # bytes: an honest configuration has a few thousand
+_REPETITIONS = 2  # ``.*`` and the like in one key of a pattern
 _PREFIXES = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 
 
@@ -56,13 +57,23 @@ def _matching(pattern: object, layer: str, default: object) -> object:
     """The entry of a peft pattern dict whose key ends the layer's path, as peft itself matches it."""
     if isinstance(pattern, dict):
         for key, value in cast("dict[str, object]", pattern).items():
-            try:
-                if re.match(rf"(.*\.)?({key})$", layer):
-                    return value
-            except re.error:
-                if layer.endswith(key):
-                    return value
+            if _ends_path(key, layer):
+                return value
     return default
+
+
+def _ends_path(key: str, layer: str) -> bool:
+    """True when ``key``, a path or a simple regular expression, is the end of the layer's path.
+
+    An expression that could be made to search for ever (groups, many repetitions) is taken as a path: the file is a
+    stranger's.
+    """
+    try:
+        if not re.search(r"[(){}]", key) and len(re.findall(r"[*+?]", key)) <= _REPETITIONS:
+            return re.match(rf"(.*\.)?(?:{key})$", layer) is not None
+    except re.error:
+        pass
+    return layer == key or layer.endswith(f".{key}")
 
 
 def find_peft_config(path: Path, metadata: Mapping[str, str]) -> PeftConfig | None:

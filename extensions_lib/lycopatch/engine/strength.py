@@ -21,10 +21,6 @@ _ZERO_IS_IDENTITY = frozenset({"OFT", "OFT (oft_R)", "OFT (oft_r)", "BOFT", "IA3
 """Algorithms that need the base weight, and change nothing when all their tensors are zero."""
 
 
-class _NeedsBase(Exception):
-    """The change depends on the base model's weight, which is not here."""
-
-
 @dataclass(frozen=True, slots=True)
 class _NoBase:
     """The base weight where there is none: its shape as far as the layer tells."""
@@ -33,7 +29,7 @@ class _NoBase:
     dtype: torch.dtype = torch.float32
 
     def weight(self) -> Tensor:
-        raise _NeedsBase
+        raise AssertionError("only layers that do not need the base weight are measured")
 
 
 def root_mean_square(layer: AdapterLayer, tensors: dict[str, Tensor]) -> float | None:
@@ -46,13 +42,10 @@ def root_mean_square(layer: AdapterLayer, tensors: dict[str, Tensor]) -> float |
     claimed = float(tensors["bias_size"].double().prod()) if "bias_size" in tensors else 0.0
     if max((rows or 1) * (cols or 1), claimed) > _LARGEST_WEIGHT:
         raise MalformedLayer(layer.name, "they are for a larger weight than any model has")
-    if rows is None or cols is None:
+    if rows is None or cols is None or layer.needs_base:
         return _zero_or_unknown(layer, tensors)
     loaded = LoadedLayer(layer, tensors)
-    try:
-        delta = loaded.weight_delta(_NoBase((rows, cols)))
-    except _NeedsBase:
-        return _zero_or_unknown(layer, tensors)
+    delta = loaded.weight_delta(_NoBase((rows, cols)))
     norm, count = (0.0, 0) if delta is None else (_norm(delta), delta.rows * delta.cols)
     if layer.changes_bias and norm == 0:
         bias = loaded.bias_delta(torch.zeros(rows))

@@ -112,8 +112,9 @@ class Signature:
     check: Callable[[Shapes], str | None] = _always
 
     def missing(self, suffixes: frozenset[str]) -> frozenset[str]:
-        """What the nearest form lacks."""
-        return min((form - suffixes for form in self.forms), key=lambda lack: (len(lack), sorted(lack)))
+        """What the nearest form lacks: the one that lacks least, then the one that has most."""
+        nearest = min(self.forms, key=lambda form: (len(form - suffixes), -len(form & suffixes), sorted(form)))
+        return nearest - suffixes
 
     @property
     def own(self) -> frozenset[str]:

@@ -15,7 +15,8 @@ from lycopatch.engine.reading import open_tensor_file
 from lycopatch.engine.report import Report
 from lycopatch.engine.request import parse_prompt
 from lycopatch.engine.session import Session
-from lycopatch.hosts.memory.models import DictModel, ModuleModel
+from lycopatch.hosts.memory.models import DictModel
+from lycopatch.hosts.modules import ModuleModel
 
 
 class NetworkLoader:
@@ -38,7 +39,7 @@ class NetworkLoader:
     ) -> None:
         live = _live(model)
         self._file = open_tensor_file(Path(checkpoint)) if checkpoint is not None else None
-        source = Checkpoint(self._file, {key: key for key in self._file.specs}) if self._file else None
+        source = Checkpoint({key: (self._file, key) for key in self._file.specs}) if self._file else None
         catalog = Catalog([Path(folder) for folder in folders], allow_pickle=allow_pickle)
         self.session = Session(live, catalog, checkpoint=source, allow_pickle=allow_pickle, workers=workers)
 
