@@ -32,7 +32,8 @@ _SHARED = frozenset({"vera_A", "vera_B"})
 _BIASES = ("diff_b", "b_norm", "lora_bias")
 _MAGNITUDES = ("dora_scale", "magnitude")
 _REAL = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
-_WHOLE = frozenset({"alpha", "scale", "scalar", "on_input", "scaled_oft", "bias_indices", "bias_size"})
+_NUMBERS = frozenset({"alpha", "scale", "scalar", "on_input", "scaled_oft"})  # read while parsing
+_WHOLE = _NUMBERS | {"bias_indices", "bias_size"}
 _NOT_NETWORKS = {
     "lora_controlnet": "a Control-LoRA, a kind of ControlNet",
     "lllite_": "a ControlNet-LLLite",
@@ -138,14 +139,29 @@ class AdapterLayer:
                 return f"its DoRA magnitude of shape {list(self.shapes[suffix])} belongs to no axis of {list(shape)}"
         return None
 
-    def load(self, file: TensorFile, device: torch.device, dtype: torch.dtype) -> LoadedLayer:
-        """Read the layer's tensors, converted to ``dtype`` on ``device``; MalformedLayer when one is not finite."""
-        tensors = {suffix: _read(file, key, device, dtype) for suffix, key in self.keys.items()}
-        for suffix, tensor in tensors.items():
-            # a sum is one pass over memory; only when it is not finite is it worth knowing which numbers are not
-            if suffix != "alpha" and not math.isfinite(float(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
-                raise MalformedLayer(self.name, f'"{self.keys[suffix]}" holds numbers that are not finite')
+    def load(
+        self, file: TensorFile, device: torch.device, dtype: torch.dtype, *, known_finite: bool = False
+    ) -> LoadedLayer:
+        """Read the layer's tensors, converted to ``dtype`` on ``device``.
+
+        Raises MalformedLayer when a number is not finite, which is not looked for in a layer ``known_finite``.
+        """
+        tensors = {
+            suffix: torch.tensor(self.scalars[suffix])
+            if suffix in _NUMBERS
+            else _read(file, key, device, dtype)
+            for suffix, key in self.keys.items()
+        }
+        if not known_finite:
+            for suffix, tensor in tensors.items():
+                # a sum is one pass over memory; only when it is not finite is it worth knowing which numbers are not
+                if suffix not in _NUMBERS and not math.isfinite(float(tensor.sum())) and not _all_finite(tensor):
+                    raise MalformedLayer(self.name, f'"{self.keys[suffix]}" holds numbers that are not finite')
         return LoadedLayer(self, tensors)
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
 
 
 def _read(file: TensorFile, key: str, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -311,13 +327,13 @@ def _group(file: TensorFile) -> _Grouped:
         elif parts is None:
             reason = "its ending is none that a trainer is known to write"
             grouped.leftovers.append(Leftover(key, "unknown", "unknown key", reason))
-        elif parts.suffix in _SHARED:
-            grouped.shared[parts.suffix] = key
-        elif parts.suffix in grouped.layers.setdefault(parts.layer, {}):
-            reason = f'"{grouped.layers[parts.layer][parts.suffix]}" means the same tensor'
-            grouped.leftovers.append(Leftover(key, "skipped", "duplicate", reason, parts.layer))
         else:
-            grouped.layers[parts.layer][parts.suffix] = key
+            place = grouped.shared if parts.suffix in _SHARED else grouped.layers.setdefault(parts.layer, {})
+            if parts.suffix in place:
+                reason = f'"{place[parts.suffix]}" means the same tensor'
+                grouped.leftovers.append(Leftover(key, "skipped", "duplicate", reason, parts.layer))
+            else:
+                place[parts.suffix] = key
     return grouped
 
 
@@ -405,9 +421,15 @@ def _something_else(file: TensorFile, layers: list[AdapterLayer]) -> str | None:
                 return what
     if layers or not file.specs:
         return None
-    weights = sum(key.endswith((".weight", ".bias")) for key in file.specs)
+    weights = sum(_is_whole_weight(key) for key in file.specs)
     if weights > len(file.specs) // 2:
         return "a model's whole weights, not a network to add to one"
     if any(key in file.specs for key in ("emb_params", "clip_l", "clip_g", "string_to_param.*")):
         return "a textual-inversion embedding; it belongs into the embeddings folder"
     return None
+
+
+def _is_whole_weight(key: str) -> bool:
+    """True for a module's own ``.weight`` or ``.bias``, false for a network's ``.lora_up.weight``."""
+    parts = split_key(key)
+    return key.endswith((".weight", ".bias")) and (parts is None or parts.suffix in ("weight", "bias"))

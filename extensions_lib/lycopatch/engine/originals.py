@@ -6,13 +6,13 @@ Two keepers behind one small interface:
   was first touched, and the file's size and time are checked before anything is written.
 - *ram*: a copy of the touched tensor, where there is no such file or the model differs from it.
 
-The file is read by position, not mapped into memory: when somebody truncates a mapped file the whole process dies,
-while a short read is an error one can report; and nothing of it counts as memory in use.
+Nothing of the file counts as memory in use: pages that were looked at are let go of tensor by tensor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -50,18 +50,38 @@ class Checkpoint:
 
     sources: Mapping[str, tuple[TensorFile, str]]
 
-    def check_unchanged(self) -> None:
-        """Raise CheckpointChanged when a file is not the one that was opened."""
-        for file in {id(file): file for file, _ in self.sources.values()}.values():
-            try:
-                file.check_unchanged()
-            except UnreadableAdapter as error:
-                raise CheckpointChanged(file.path, error.reason.rstrip(".")) from error
+    @contextmanager
+    def steady(self) -> Generator[None]:
+        """The files as they were opened, for as long as this lasts; raises CheckpointChanged when one is not."""
+        files = {id(file): file for file, _ in self.sources.values()}.values()
+        try:
+            for file in files:
+                file.open_window()
+                try:
+                    file.check_unchanged()
+                except UnreadableAdapter as error:
+                    raise CheckpointChanged(file.path, error.reason.rstrip(".")) from error
+            yield
+        finally:
+            for file in files:
+                file.close_window()
 
     def offers(self, name: str, live: Tensor) -> bool:
         """True when there is a stored tensor of that name and shape."""
         source = self.sources.get(name)
         return source is not None and source[0].specs[source[1]].shape == tuple(live.shape)
+
+    def view(self, name: str, start: int, count: int, dtype: torch.dtype) -> Tensor | None:
+        """Elements from ``start`` on as the file's own pages; None where they have to be read."""
+        file, key = self.sources[name]
+        if torch_dtype(file.specs[key].dtype) != dtype:
+            return None
+        return file.view(key, start, count)
+
+    def forget_pages(self, name: str) -> None:
+        """Take what ``view`` showed of a tensor out of this process's memory."""
+        file, key = self.sources[name]
+        file.forget_pages(key)
 
     def read(self, name: str, start: int, out: Tensor) -> None:
         """Fill ``out`` (one axis, CPU) with the elements from ``start`` on, converted to its dtype."""
@@ -96,10 +116,9 @@ class Originals:
     def bytes_held(self) -> int:
         return sum(copy.numel() * copy.element_size() for copy in self._copies.values())
 
-    def check(self) -> None:
-        """Before anything is written: raise CheckpointChanged when originals could not be given back from the file."""
-        if self.checkpoint is not None:
-            self.checkpoint.check_unchanged()
+    def steady(self) -> AbstractContextManager[None]:
+        """Around everything that writes: raises CheckpointChanged when originals could not be given back."""
+        return nullcontext() if self.checkpoint is None else self.checkpoint.steady()
 
     def holds(self, name: str) -> bool:
         return name in self._from_file or name in self._copies
@@ -133,8 +152,10 @@ class Originals:
             return _rows(self._copies.get(name, live), start, stop)
         assert self.checkpoint is not None
         cols = live.numel() // live.shape[0] if live.dim() else 1
-        out = scratch[: (stop - start) * cols]
-        self.checkpoint.read(name, start * cols, out)
+        out = self.checkpoint.view(name, start * cols, (stop - start) * cols, live.dtype)
+        if out is None:
+            out = scratch[: (stop - start) * cols]
+            self.checkpoint.read(name, start * cols, out)
         if start < self._verified_rows.get(name, 0) or name not in self._verified_rows:
             return out.view(stop - start, cols)
         current = _rows(live, start, stop)
@@ -146,6 +167,11 @@ class Originals:
         else:
             self._verified_rows[name] = stop
         return out.view(stop - start, cols)
+
+    def forget_pages(self, name: str) -> None:
+        """After the last ``rows`` of a tensor: what was looked at shall not count as memory of this process."""
+        if self.checkpoint is not None and name in self._from_file:
+            self.checkpoint.forget_pages(name)
 
     def restore(self, name: str, live: Tensor) -> None:
         """Write the pristine values back, bit for bit, and let go of them."""

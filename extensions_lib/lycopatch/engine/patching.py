@@ -75,33 +75,36 @@ class Patcher:
         dropped = [name for name in self._applied if name not in plan.patches]
         if not changed and not dropped:
             return result
-        self.originals.check()
-        try:
-            changed = self._make_biases(changed, result)
-            self._keep_shared(changed)
-            jobs = [*(_Restore(name) for name in dropped), *(_Write(patch) for patch in changed)]
-            jobs.sort(key=lambda job: -self._size(job.name))
-            self._run(jobs, load, result, progress)
-        except BaseException:
-            self.restore_all()
-            raise
+        with self.originals.steady():
+            try:
+                changed = self._make_biases(changed, result)
+                self._keep_shared(changed)
+                jobs = [*(_Restore(name) for name in dropped), *(_Write(patch) for patch in changed)]
+                jobs.sort(key=lambda job: -self._size(job.name))
+                self._run(jobs, load, result, progress)
+            except BaseException:
+                self._restore_everything()
+                raise
         return result
 
     def restore_all(self) -> int:
         """Give every patched tensor its pristine values back; returns how many there were."""
-        names = sorted({*self._applied, *self._made_biases}, key=lambda name: -self._size(name))
-        if not names:
+        if not self._applied and not self._made_biases:
             return 0
-        self.originals.check()
-        result = PatchResult()
-        self._run([_Restore(name) for name in names], _no_loader, result, None)
-        return result.restored
+        with self.originals.steady():
+            return self._restore_everything()
 
     def forget(self) -> None:
         """The host replaced the model's weights: nothing is applied any more and nothing may be written back."""
         self._applied.clear()
         self._made_biases.clear()
         self.originals.forget()
+
+    def _restore_everything(self) -> int:
+        names = sorted({*self._applied, *self._made_biases}, key=lambda name: -self._size(name))
+        result = PatchResult()
+        self._run([_Restore(name) for name in names], _no_loader, result, None)
+        return result.restored
 
     def _size(self, name: str) -> int:
         return self.model.tensor(name).numel()
@@ -133,6 +136,7 @@ class Patcher:
         self, jobs: Sequence[_Restore | _Write], load: Loader, result: PatchResult, progress: Progress | None
     ) -> None:
         lock = threading.Lock()
+        mine = threading.local()
 
         def one(job: _Restore | _Write) -> None:
             if isinstance(job, _Restore):
@@ -140,7 +144,9 @@ class Patcher:
                 with lock:
                     result.restored += 1
             else:
-                broken = self._write(job.patch, load)
+                if not hasattr(mine, "writer"):
+                    mine.writer = TensorWriter(self.model, self.originals, load)
+                broken = self._write(job.patch, mine.writer)
                 with lock:
                     result.written += 1
                     result.broken.update(broken)
@@ -161,8 +167,7 @@ class Patcher:
         wanted = self.workers if self.workers is not None else min(torch.get_num_threads(), os.cpu_count() or 1)
         return max(1, min(wanted, MAX_WORKERS, len(jobs)))
 
-    def _write(self, patch: TensorPatch, load: Loader) -> dict[LayerId, str]:
-        writer = TensorWriter(self.model, self.originals, load)
+    def _write(self, patch: TensorPatch, writer: TensorWriter) -> dict[LayerId, str]:
         parts, broken = writer.parts(patch)
         live = self.model.tensor(patch.tensor)
         with _writable(live):
@@ -170,6 +175,7 @@ class Patcher:
             # From here on the tensor counts as patched: an error below must restore it.
             self._applied[patch.tensor] = patch
             writer.write(patch.tensor, parts)
+        self.originals.forget_pages(patch.tensor)
         return broken
 
     def _restore(self, name: str) -> None:
@@ -296,13 +302,30 @@ class _PristineBase:
         return rows.to(device=self.device, dtype=self.dtype, copy=True, memory_format=torch.contiguous_format)
 
 
+class Scratch:
+    """Memory that one thread uses for one tensor after the other: fresh pages cost as much as the arithmetic."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[object, ...], Tensor] = {}
+
+    def take(self, use: str, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """A vector of ``count`` numbers of any content, valid until the next one for the same use is taken."""
+        # memory taken in inference mode can be written only there
+        kind = (use, dtype, device, torch.is_inference_mode_enabled())
+        kept = self._buffers.get(kind)
+        if kept is None or kept.numel() < count:
+            kept = self._buffers[kind] = torch.empty(count, dtype=dtype, device=device)
+        return kept[:count]
+
+
 @dataclass(frozen=True, slots=True)
 class TensorWriter:
-    """Computes and writes one tensor at a time; keeps nothing for undoing it."""
+    """Computes and writes one tensor at a time; keeps nothing for undoing it. For one thread."""
 
     model: LiveModel
     originals: Originals
     load: Loader
+    scratch: Scratch = field(default_factory=Scratch)
 
     def parts(self, patch: TensorPatch) -> tuple[list[Part], dict[LayerId, str]]:
         """Everything that is added to a tensor, read and ready; and the layers whose numbers can not be used.
@@ -371,15 +394,15 @@ class TensorWriter:
     def write(self, name: str, parts: Sequence[Part]) -> None:
         """Write round(pristine + Σ parts) into the live tensor, block by block."""
         live = self.model.tensor(name)
-        if _write_kronecker(parts, self.originals, name, live):
+        if _write_kronecker(parts, self.originals, name, live, self.scratch):
             return
         device, dtype = self._arithmetic(name, live)
         rows = live.shape[0] if live.dim() else 1
         cols = live.numel() // max(rows, 1)
         step = rows if device.type != "cpu" else max(1, _block_elements(parts) // max(cols, 1))
         size = min(step, rows) * cols
-        stored = torch.empty(size, dtype=live.dtype, device="cpu")
-        accumulator = torch.empty(size, dtype=dtype, device=device)
+        stored = self.scratch.take("stored", size, live.dtype, torch.device("cpu"))
+        accumulator = self.scratch.take("accumulator", size, dtype, device)
         for start in range(0, rows, step):
             stop = min(start + step, rows)
             acc = accumulator[: (stop - start) * cols].view(stop - start, cols)
@@ -416,7 +439,9 @@ def _block_elements(parts: Sequence[Part]) -> int:
     return SMALL_BLOCK_ELEMENTS if any(needs_scratch(part.delta) for part in parts) else BLOCK_ELEMENTS
 
 
-def _write_kronecker(parts: Sequence[Part], originals: Originals, name: str, live: Tensor) -> bool:
+def _write_kronecker(
+    parts: Sequence[Part], originals: Originals, name: str, live: Tensor, memory: Scratch
+) -> bool:
     """Write a lone Kronecker product as one multiply-add per block, without accumulator; False when that is not exact.
 
     torch computes a half-precision ``addcmul`` in fp32 and rounds once, so this is the same number for less traffic; it
@@ -434,7 +459,7 @@ def _write_kronecker(parts: Sequence[Part], originals: Originals, name: str, liv
     group, cols = delta.w2.shape[0], delta.cols
     factor_of_all = delta.scale * parts[0].weight
     step = max(1, BLOCK_ELEMENTS // max(group * cols, 1))
-    scratch = torch.empty(min(step * group, delta.rows) * cols, dtype=live.dtype, device="cpu")
+    scratch = memory.take("stored", min(step * group, delta.rows) * cols, live.dtype, live.device)
     for outer in range(0, w1.shape[0], step):
         factor = w1[outer : outer + step]
         start, stop = outer * group, (outer + factor.shape[0]) * group

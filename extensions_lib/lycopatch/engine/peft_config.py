@@ -32,8 +32,9 @@ class PeftConfig:
         """
         part = self._part(layer)
         alpha, r = part.get("lora_alpha", part.get("alpha")), part.get("r")
-        alpha = _matching(part.get("alpha_pattern"), layer, alpha)
-        r = _matching(part.get("rank_pattern"), layer, r)
+        path = _inner_path(layer)
+        alpha = _matching(part.get("alpha_pattern"), path, alpha)
+        r = _matching(part.get("rank_pattern"), path, r)
         if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
             return None
         divisor = r if isinstance(r, int) and r > 0 and not ranks_vary else rank
@@ -53,27 +54,33 @@ class PeftConfig:
         return self.parts.get(layer.partition(".")[0], self.parts.get("", {}))
 
 
-def _matching(pattern: object, layer: str, default: object) -> object:
+def _inner_path(layer: str) -> str:
+    """The layer's path in the model that was trained, as peft's patterns mean it."""
+    head, _, tail = layer.partition(".")
+    return (tail if head in _PREFIXES else layer).removeprefix("base_model.model.")
+
+
+def _matching(pattern: object, path: str, default: object) -> object:
     """The entry of a peft pattern dict whose key ends the layer's path, as peft itself matches it."""
     if isinstance(pattern, dict):
         for key, value in cast("dict[str, object]", pattern).items():
-            if _ends_path(key, layer):
+            if _ends_path(key, path):
                 return value
     return default
 
 
-def _ends_path(key: str, layer: str) -> bool:
-    """True when ``key``, a path or a simple regular expression, is the end of the layer's path.
+def _ends_path(key: str, path: str) -> bool:
+    """True when ``key``, a path or a simple regular expression, is the end of a layer's path.
 
     An expression that could be made to search for ever (groups, many repetitions) is taken as a path: the file is a
     stranger's.
     """
     try:
         if not re.search(r"[(){}]", key) and len(re.findall(r"[*+?]", key)) <= _REPETITIONS:
-            return re.match(rf"(.*\.)?(?:{key})$", layer) is not None
+            return re.match(rf"(.*\.)?(?:{key})$", path) is not None
     except re.error:
         pass
-    return layer == key or layer.endswith(f".{key}")
+    return path == key or path.endswith(f".{key}")
 
 
 def find_peft_config(path: Path, metadata: Mapping[str, str]) -> PeftConfig | None:

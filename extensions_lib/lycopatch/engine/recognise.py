@@ -14,6 +14,7 @@ from functools import cache
 from lycopatch.engine.adapter import Adapter, AdapterLayer
 from lycopatch.engine.families import FAMILIES
 from lycopatch.engine.families.binding import references
+from lycopatch.engine.families.identity import VARIANTS
 from lycopatch.engine.families.layers import BoundLayer
 from lycopatch.engine.targets import TargetIndex
 from lycopatch.engine.types import Component
@@ -65,10 +66,17 @@ def _bound(layers: Sequence[AdapterLayer], index: TargetIndex) -> list[tuple[Ada
     found: list[tuple[AdapterLayer, BoundLayer]] = []
     for layer in layers:
         for target in index.find(layer.name):
-            if layer.mismatch(target.shape) is None:
+            if _fits(layer, target):
                 found.append((layer, target))
                 break
     return found
+
+
+def _fits(layer: AdapterLayer, target: BoundLayer) -> bool:
+    """True also for the first convolution of a variant, which reads more channels than the reference model's."""
+    rows, *kernel = target.shape[:1] + target.shape[2:]
+    variants = [(rows, channels, *kernel) for channels in VARIANTS] if target.is_first_convolution else []
+    return any(layer.mismatch(shape) is None for shape in (target.shape, *variants))
 
 
 def _judge(adapter: Adapter, fitting: list[str], bound: Mapping[str, list[tuple[AdapterLayer, BoundLayer]]]) -> Verdict:

@@ -31,6 +31,9 @@ from lycopatch.engine.targets import TargetIndex
 KEYS_REMEMBERED = 200_000
 """How many keys of parsed headers a session keeps, the least recently used files leaving first (some 100 MB)."""
 
+LAYERS_REMEMBERED = 100_000
+"""Of how many layers a session remembers whether their numbers can be used."""
+
 
 @dataclass(slots=True)
 class AdapterCache:
@@ -67,6 +70,7 @@ class Session:
         self._allow_pickle = allow_pickle
         self._cache = AdapterCache()
         self._broken: dict[LayerId, str] = {}
+        self._finite: set[LayerId] = set()
         self.index = TargetIndex.of(model.shapes())
         self._originals = Originals(checkpoint)
         self._patcher = Patcher(model, self._originals, workers)
@@ -137,8 +141,15 @@ class Session:
         """Plan and patch until nothing new turns out to be unusable; one tag report for each of ``resolved``."""
 
         def load(contribution: Contribution, device: torch.device, dtype: torch.dtype) -> LoadedLayer:
-            return contribution.layer.load(opened[contribution.layer_id[0]], device, dtype)
+            layer_id = contribution.layer_id
+            known = layer_id in self._finite
+            loaded = contribution.layer.load(opened[layer_id[0]], device, dtype, known_finite=known)
+            self._finite.add(layer_id)
+            return loaded
 
+        if len(self._finite) + len(self._broken) > LAYERS_REMEMBERED:
+            self._finite.clear()
+            self._broken.clear()
         unreadable: dict[Path, UnreadableAdapter] = {}
         while True:
             wanted = [

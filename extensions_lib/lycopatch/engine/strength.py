@@ -42,10 +42,10 @@ def root_mean_square(layer: AdapterLayer, tensors: dict[str, Tensor]) -> float |
     claimed = float(tensors["bias_size"].double().prod()) if "bias_size" in tensors else 0.0
     if max((rows or 1) * (cols or 1), claimed) > _LARGEST_WEIGHT:
         raise MalformedLayer(layer.name, "they are for a larger weight than any model has")
-    if rows is None or cols is None or layer.needs_base:
+    if rows is None or layer.needs_base or (cols is None and layer.changes_weight):
         return _zero_or_unknown(layer, tensors)
     loaded = LoadedLayer(layer, tensors)
-    delta = loaded.weight_delta(_NoBase((rows, cols)))
+    delta = loaded.weight_delta(_NoBase((rows, cols or 1))) if layer.changes_weight else None
     norm, count = (0.0, 0) if delta is None else (_norm(delta), delta.rows * delta.cols)
     if layer.changes_bias and norm == 0:
         bias = loaded.bias_delta(torch.zeros(rows))

@@ -55,6 +55,19 @@ class TensorFile(ABC):
         if out.numel():
             self._fill(key, start, out)
 
+    def open_window(self) -> None:
+        """Let ``view`` show the file's own pages until ``close_window``, where that is safe. No thread may read."""
+
+    def close_window(self) -> None:
+        """End what ``open_window`` began; tensors from ``view`` must not be used any more."""
+
+    def view(self, key: str, start: int, count: int) -> torch.Tensor | None:
+        """Elements ``start … start + count`` as a read-only view of the file's pages; None without a window."""
+        return None
+
+    def forget_pages(self, key: str) -> None:
+        """Take a tensor's pages out of this process's memory; they come back when they are looked at."""
+
     @abstractmethod
     def check_unchanged(self) -> None:
         """Raise UnreadableAdapter when the file on disk is not the one that was opened (size or time differ)."""

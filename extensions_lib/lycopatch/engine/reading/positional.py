@@ -1,7 +1,7 @@
 """A file that several threads read at once, each at its own position, straight into memory that exists already.
 
 Not a memory map: when a trainer truncates a mapped file, touching the map kills the whole process (SIGBUS). A read
-that comes back short is an error that can be reported.
+that comes back short is an error that can be reported. ``window`` maps the file where truncating can be held off.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lycopatch.engine.errors import UnreadableAdapter
 from lycopatch.engine.reading.sentences import system_reason
+from lycopatch.engine.reading.window import Window
 from lycopatch.engine.types import Fingerprint
 
 _LARGEST_READ = 2**30
@@ -41,6 +42,10 @@ class PositionalFile:
 
     def close(self) -> None:
         self._file.close()
+
+    def window(self) -> Window | None:
+        """The file's pages as memory, where nobody can cut the file meanwhile; None where there is no such way."""
+        return Window.open(self._file.fileno())
 
     def read_into(self, view: memoryview, position: int) -> None:
         """Fill ``view`` (bytes) from ``position`` on, or raise UnreadableAdapter. Any number of threads at once."""

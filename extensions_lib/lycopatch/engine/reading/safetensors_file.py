@@ -16,6 +16,7 @@ from lycopatch.engine.reading.file import TensorFile
 from lycopatch.engine.reading.header import MAX_HEADER_BYTES, BadHeader, Header, parse_header
 from lycopatch.engine.reading.positional import PositionalFile
 from lycopatch.engine.reading.sentences import mistaken_identity
+from lycopatch.engine.reading.window import Window
 from lycopatch.engine.types import DTYPE_BYTES
 
 LENGTH_BYTES = 8
@@ -44,21 +45,44 @@ class SafetensorsFile(TensorFile):
         self.specs = header.specs
         self.metadata = header.metadata
         self._begins = header.begins
+        self._window: Window | None = None
+
+    def open_window(self) -> None:
+        if self._window is None:
+            self._window = self._file.window()
+
+    def close_window(self) -> None:
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+    def view(self, key: str, start: int, count: int) -> torch.Tensor | None:
+        spec = self.specs[key]
+        if self._window is None or spec.dtype == "BOOL" or start < 0 or start + count > spec.numel or not count:
+            return None
+        return self._window.tensor(self._position(key, start), count, self._dtype(key))
+
+    def forget_pages(self, key: str) -> None:
+        if self._window is not None:
+            self._window.forget(self._position(key, 0), self.specs[key].nbytes)
 
     def check_unchanged(self) -> None:
         self._file.check_unchanged()
 
     def close(self) -> None:
+        self.close_window()
         self._file.close()
 
     def _fill(self, key: str, start: int, out: torch.Tensor) -> None:
-        name = self.specs[key].dtype
-        position = self.data_start + self._begins[key] + start * DTYPE_BYTES[name]
         with _memory_of(out) as view:
-            self._file.read_into(view, position)
-        if name == "BOOL":
+            self._file.read_into(view, self._position(key, start))
+        if self.specs[key].dtype == "BOOL":
             # Any byte may be in the file, but a bool in memory that is neither 0 nor 1 is undefined behaviour.
             out.view(torch.uint8).ne_(0)
+
+    def _position(self, key: str, start: int) -> int:
+        """Where in the file element ``start`` of a tensor is."""
+        return self.data_start + self._begins[key] + start * DTYPE_BYTES[self.specs[key].dtype]
 
 
 def _read_header(file: PositionalFile) -> tuple[Header, int]:

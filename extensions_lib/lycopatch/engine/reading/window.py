@@ -1,0 +1,71 @@
+"""A file's own pages as memory, for a moment in which nobody can change the file.
+
+Reading by position copies every byte once more; looking at the pages does not. But touching a mapped page of a file
+that somebody has cut kills the process. So a window opens only with a read lease on the file (Linux, ``fcntl(2)``
+``F_SETLEASE``): while it is held, whoever opens the file for writing or cuts it waits until the window closes. Where
+there is no lease to be had (another system, another owner, a network drive) there is no window.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import signal
+
+import torch
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_F_SETSIG = 10  # Linux; Python names it only from 3.11 on
+_PAGE = mmap.PAGESIZE
+
+
+class Window:
+    """All pages of an open file, as tensors that are views of them. Private: writing would change no file."""
+
+    def __init__(self, descriptor: int, pages: mmap.mmap) -> None:
+        self._descriptor = descriptor
+        self._pages: mmap.mmap | None = pages
+
+    @classmethod
+    def open(cls, descriptor: int) -> Window | None:
+        """The window on a file open for reading, or None where it would not be safe."""
+        if fcntl is None or not hasattr(fcntl, "F_SETLEASE") or not hasattr(mmap, "MADV_DONTNEED"):
+            return None
+        try:
+            # who wants to write breaks the lease with a signal; the usual one would end the process, this one is ignored
+            fcntl.fcntl(descriptor, _F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except OSError:
+            return None
+        try:
+            pages = mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        except (OSError, ValueError):
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            return None
+        return cls(descriptor, pages)
+
+    def tensor(self, position: int, count: int, dtype: torch.dtype) -> torch.Tensor | None:
+        """``count`` numbers from byte ``position`` on, or None when they are not aligned."""
+        if self._pages is None or position % torch.empty((), dtype=dtype).element_size():
+            return None
+        return torch.frombuffer(self._pages, dtype=dtype, count=count, offset=position)
+
+    def forget(self, position: int, size: int) -> None:
+        """Take pages out of this process's memory again; they stay in the system's cache."""
+        if self._pages is not None and size:
+            first = position // _PAGE * _PAGE
+            self._pages.madvise(mmap.MADV_DONTNEED, first, position + size - first)
+
+    def close(self) -> None:
+        """Let go of the pages and let writers go on. Tensors of this window must not be used any more."""
+        pages, self._pages = self._pages, None
+        if pages is None or fcntl is None:
+            return
+        with contextlib.suppress(BufferError):  # a tensor is still referred to: the pages go with it
+            pages.close()
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
