@@ -32,6 +32,7 @@ _SHARED = frozenset({"vera_A", "vera_B"})
 _BIASES = ("diff_b", "b_norm", "lora_bias")
 _MAGNITUDES = ("dora_scale", "magnitude")
 _REAL = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+_LARGEST_SCALE = 1e30  # times any sane multiplier it is still a number of fp32
 _NUMBERS = frozenset({"alpha", "scale", "scalar", "on_input", "scaled_oft"})  # read while parsing
 _WHOLE = _NUMBERS | {"bias_indices", "bias_size"}
 _NOT_NETWORKS = {
@@ -147,9 +148,7 @@ class AdapterLayer:
         Raises MalformedLayer when a number is not finite, which is not looked for in a layer ``known_finite``.
         """
         tensors = {
-            suffix: torch.tensor(self.scalars[suffix])
-            if suffix in _NUMBERS
-            else _read(file, key, device, dtype)
+            suffix: torch.tensor(self.scalars[suffix]) if suffix in _NUMBERS else _read(file, key, device, dtype)
             for suffix, key in self.keys.items()
         }
         if not known_finite:
@@ -363,7 +362,7 @@ def _parse_layer(
         extra=tuple(sorted(found.extra)),
     )
     scale = _scale(layer, config)
-    if not math.isfinite(scale):
+    if not abs(scale * scalars.get("scalar", 1.0)) < _LARGEST_SCALE:  # also when it is not a number
         reason = f"its alpha is {scalars.get('alpha', scalars.get('scale'))}"
         return Leftover("", "skipped", "damaged layer", reason, name)
     return replace(layer, scale=scale)

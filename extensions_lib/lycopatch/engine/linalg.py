@@ -248,10 +248,13 @@ def skew_from_upper(values: Tensor, size: int) -> Tensor:
 
 
 def cayley(q: Tensor) -> Tensor:
-    """``(I + Q)(I − Q)⁻¹`` of a batch of skew-symmetric ``[…, n, n]``: a rotation."""
+    """``(I + Q)(I − Q)⁻¹`` of a batch of skew-symmetric ``[…, n, n]``: a rotation. ValueError when Q is too large."""
     eye = torch.eye(q.shape[-1], dtype=q.dtype, device=q.device)
     # (I + Q) and (I − Q)⁻¹ commute, so solving from the left gives the same product.
-    return cast(Tensor, torch.linalg.solve(eye - q, eye + q))  # pyright: ignore[reportUnknownMemberType]
+    rotation, info = cast("tuple[Tensor, Tensor]", torch.linalg.solve_ex(eye - q, eye + q))  # pyright: ignore[reportUnknownMemberType]
+    if bool(info.any()):
+        raise ValueError("its numbers are too large for a rotation")
+    return rotation
 
 
 def cayley_neumann(q: Tensor) -> Tensor:

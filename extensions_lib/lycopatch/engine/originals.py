@@ -12,7 +12,7 @@ Nothing of the file counts as memory in use: pages that were looked at are let g
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -30,7 +30,7 @@ _WIDE = ((torch.int64, 8), (torch.int32, 4), (torch.int16, 2), (torch.uint8, 1))
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """True when two tensors of one dtype and size hold the same bytes (NaN equals itself, −0 is not 0)."""
-    a, b = a.reshape(-1), b.reshape(-1)
+    a, b = a.reshape(-1).contiguous(), b.reshape(-1).contiguous()
     if a.numel() != b.numel() or a.dtype != b.dtype:
         return False
     if a.numel() == 0:
@@ -51,20 +51,19 @@ class Checkpoint:
     sources: Mapping[str, tuple[TensorFile, str]]
 
     @contextmanager
-    def steady(self) -> Generator[None]:
-        """The files as they were opened, for as long as this lasts; raises CheckpointChanged when one is not."""
-        files = {id(file): file for file, _ in self.sources.values()}.values()
-        try:
-            for file in files:
-                file.open_window()
+    def steady(self, *, restoring: bool) -> Generator[None]:
+        """The files as they were opened, for as long as this lasts; raises CheckpointChanged when one is not.
+
+        For ``restoring`` it does not matter that another file lies in the place of one that is still open.
+        """
+        with ExitStack() as windows:
+            for file in {id(file): file for file, _ in self.sources.values()}.values():
+                windows.enter_context(file.window())
                 try:
-                    file.check_unchanged()
+                    file.check_content() if restoring else file.check_unchanged()
                 except UnreadableAdapter as error:
                     raise CheckpointChanged(file.path, error.reason.rstrip(".")) from error
             yield
-        finally:
-            for file in files:
-                file.close_window()
 
     def offers(self, name: str, live: Tensor) -> bool:
         """True when there is a stored tensor of that name and shape."""
@@ -116,9 +115,9 @@ class Originals:
     def bytes_held(self) -> int:
         return sum(copy.numel() * copy.element_size() for copy in self._copies.values())
 
-    def steady(self) -> AbstractContextManager[None]:
+    def steady(self, *, restoring: bool = False) -> AbstractContextManager[None]:
         """Around everything that writes: raises CheckpointChanged when originals could not be given back."""
-        return nullcontext() if self.checkpoint is None else self.checkpoint.steady()
+        return nullcontext() if self.checkpoint is None else self.checkpoint.steady(restoring=restoring)
 
     def holds(self, name: str) -> bool:
         return name in self._from_file or name in self._copies

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from lycopatch.engine.adapter import LoadedLayer
-from lycopatch.engine.errors import MalformedLayer
+from lycopatch.engine.errors import MalformedLayer, UnknownModel
 from lycopatch.engine.families.layers import BoundLayer, RowRange
 from lycopatch.engine.linalg import Delta, Dense, Hadamard, Kronecker, Sum, merge_low_rank, to_dense
 from lycopatch.engine.originals import Originals
@@ -75,6 +75,8 @@ class Patcher:
         dropped = [name for name in self._applied if name not in plan.patches]
         if not changed and not dropped:
             return result
+        if any(self.model.tensor(patch.contributions[0].target.weight[0].tensor).is_meta for patch in changed):
+            raise UnknownModel("its weights are not in memory at the moment")
         with self.originals.steady():
             try:
                 changed = self._make_biases(changed, result)
@@ -91,7 +93,7 @@ class Patcher:
         """Give every patched tensor its pristine values back; returns how many there were."""
         if not self._applied and not self._made_biases:
             return 0
-        with self.originals.steady():
+        with self.originals.steady(restoring=True):
             return self._restore_everything()
 
     def forget(self) -> None:
@@ -185,8 +187,11 @@ class Patcher:
             self.originals.release(name)
         elif self.originals.holds(name):
             live = self.model.tensor(name)
-            with _writable(live):
-                self.originals.restore(name, live)
+            if live.is_meta:  # the host dropped the weights; there is nothing to write to
+                self.originals.release(name)
+            else:
+                with _writable(live):
+                    self.originals.restore(name, live)
         self._applied.pop(name, None)
 
 
@@ -439,9 +444,7 @@ def _block_elements(parts: Sequence[Part]) -> int:
     return SMALL_BLOCK_ELEMENTS if any(needs_scratch(part.delta) for part in parts) else BLOCK_ELEMENTS
 
 
-def _write_kronecker(
-    parts: Sequence[Part], originals: Originals, name: str, live: Tensor, memory: Scratch
-) -> bool:
+def _write_kronecker(parts: Sequence[Part], originals: Originals, name: str, live: Tensor, memory: Scratch) -> bool:
     """Write a lone Kronecker product as one multiply-add per block, without accumulator; False when that is not exact.
 
     torch computes a half-precision ``addcmul`` in fp32 and rounds once, so this is the same number for less traffic; it
@@ -477,8 +480,8 @@ def _addcmul_rounds_once(dtype: torch.dtype) -> bool:
     k = 16 if dtype == torch.float16 else 1
     # 1 + eps plus a little less than eps / 2 is 1 + eps; were the product or the factor rounded first, it would be
     # exactly eps / 2, a tie that goes to the even neighbour 1 + 2·eps
-    start, half = torch.tensor([1 + eps, eps / 2], dtype=dtype).split(1)
-    left, right = torch.tensor([1 + k * eps, eps / 2 * (1 - k * eps)], dtype=dtype).split(1)
+    start, half = torch.tensor([1 + eps], dtype=dtype), torch.tensor([eps / 2], dtype=dtype)
+    left, right = torch.tensor([1 + k * eps], dtype=dtype), torch.tensor([eps / 2 * (1 - k * eps)], dtype=dtype)
     try:
         rounded = (
             torch.addcmul(start, left, right, value=1.0),

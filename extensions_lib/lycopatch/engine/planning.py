@@ -20,6 +20,10 @@ LayerId = tuple[str, Fingerprint, str]
 """A layer of a file: path, fingerprint, layer name. A file that was written again has other layers."""
 
 
+_KINDS_OF_KEYS = frozenset({"unknown key", "empty tensor", "base weight"})
+"""Troubles of single keys, whose layers may be fine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Contribution:
     """One layer of one network on one target. Equality is that of the numbers it adds."""
@@ -64,19 +68,22 @@ class Wanted:
 
 @dataclass(slots=True)
 class _Trouble:
-    """Layers of one tag that can not be applied, collected so that one sentence tells of all of them."""
+    """What of one tag can not be applied, collected so that one sentence tells of all of a kind."""
 
-    layers: dict[str, list[tuple[str, str]]] = field(default_factory=dict[str, list[tuple[str, str]]])
+    found: dict[str, dict[str, str]] = field(
+        default_factory=dict[str, "dict[str, str]"]
+    )  # kind → layer or key → reason
 
-    def add(self, kind: str, layer: str, reason: str) -> None:
-        self.layers.setdefault(kind, []).append((layer, reason))
+    def add(self, kind: str, what: str, reason: str) -> None:
+        self.found.setdefault(kind, {}).setdefault(what, reason)
 
     def issues(self, tag: TagReport) -> Iterable[Issue]:
-        for kind, entries in self.layers.items():
-            reason, _ = Counter(reason for _, reason in entries).most_common(1)[0]
-            first = next(layer for layer, why in entries if why == reason)
-            what = f"{len(entries)} layers" if len(entries) > 1 else "1 layer"
-            message = f'{what} of "{tag.name}" left out ({kind}), for example {first}: {reason}.'
+        for kind, reasons in self.found.items():
+            reason, _ = Counter(reasons.values()).most_common(1)[0]
+            first = next(what for what, why in reasons.items() if why == reason)
+            noun = "key" if kind in _KINDS_OF_KEYS else "layer"
+            count = f"{len(reasons)} {noun}s" if len(reasons) > 1 else f"1 {noun}"
+            message = f'{count} of "{tag.name}" left out ({kind}), for example {first}: {reason}.'
             yield Issue(kind, message, tag=tag.tag, file=tag.path, layer=first)
 
 
@@ -162,7 +169,7 @@ def _mismatch(layer: AdapterLayer, target: BoundLayer) -> str | None:
         return reason
     # Inpainting and instruct-pix2pix U-Nets read more channels than the four a network was trained with, or fewer:
     # the latent's channels come first in both.
-    for channels in (4, 8, 9):
+    for channels in (4, 5, 8, 9):
         if layer.mismatch((target.shape[0], channels, *target.shape[2:])) is None:
             return None
     return reason
@@ -172,7 +179,8 @@ def _account_for_the_rest(adapter: Adapter, report: TagReport, trouble: _Trouble
     for leftover in adapter.leftovers:
         outcome: Outcome = "unknown" if leftover.outcome == "unknown" else "skipped"
         report.keys[outcome].append(leftover.key)
-        trouble.add(leftover.kind, leftover.layer or leftover.key, leftover.reason)
+        of_key = leftover.layer is None or leftover.kind in _KINDS_OF_KEYS
+        trouble.add(leftover.kind, leftover.key if of_key else leftover.layer or "", leftover.reason)
     for embedding in adapter.embeddings:
         report.keys["embedding"].extend(embedding.keys.values())
 

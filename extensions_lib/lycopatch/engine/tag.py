@@ -13,6 +13,9 @@ _USUAL = str.maketrans(
 )
 """What keyboards give instead of a point (ideographic, Arabic) and a minus (real minus, dashes); pasted nothings."""
 
+LARGEST_WEIGHT = 1e6
+"""Far beyond any use, and small enough that no arithmetic overflows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tag:
@@ -37,9 +40,10 @@ class Tag:
         value = _number(text)
         if value is None:
             return self._no_number(what, text, "0.8")
-        if math.isfinite(value):
+        if abs(value) <= LARGEST_WEIGHT:
             return value
-        reason = f"The {what} {quote(text)} in {self} is not finite and would spoil the picture"
+        size = "is not finite" if not math.isfinite(value) else "is far too large"
+        reason = f"The {what} {quote(text)} in {self} {size} and would spoil the picture"
         return self.issue("bad_number", f"{reason}, so the tag was left out; write a number such as 0.8.")
 
     def rank(self, text: str | None) -> int | Issue | None:

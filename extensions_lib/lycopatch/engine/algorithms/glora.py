@@ -89,7 +89,7 @@ class GLoRA(Algorithm):
         if not _is_newer(shapes):
             up = torch.cat([base.weight() @ a2, b2], dim=1)
             return LowRank(up, torch.cat([a1, b1], dim=0))
-        if len(base.shape) == 2:
+        if len(base.shape) <= 2:
             up = torch.cat([base.weight() @ a1, b1], dim=1)
             return LowRank(up, torch.cat([a2, b2], dim=0))
         weight = base.weight().view(base.shape[0], base.shape[1], -1)  # [out, in, kernel]

@@ -26,9 +26,13 @@ def _check_peft(shapes: Shapes) -> str | None:
 def _scaled(base: Base, factors: Tensor, on_input: bool) -> Dense:
     """``W ⊙ factors`` along the in axis or the out axis."""
     weight = base.weight()
+    outputs, inputs = base.shape[0], base.shape[1] if len(base.shape) > 1 else 1
+    size = inputs if on_input else outputs
+    if factors.numel() != size:
+        raise ValueError(f"it has {factors.numel()} factors for {size} {'inputs' if on_input else 'outputs'}")
     if not on_input:
         return Dense(weight * factors.reshape(-1, 1))
-    kernel = weight.shape[1] // base.shape[1]
+    kernel = weight.shape[1] // inputs
     return Dense(weight * factors.reshape(-1).repeat_interleave(kernel))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -55,18 +56,22 @@ class TensorFile(ABC):
         if out.numel():
             self._fill(key, start, out)
 
-    def open_window(self) -> None:
-        """Let ``view`` show the file's own pages until ``close_window``, where that is safe. No thread may read."""
-
-    def close_window(self) -> None:
-        """End what ``open_window`` began; tensors from ``view`` must not be used any more."""
+    @contextmanager
+    def window(self) -> Generator[None]:
+        """While it is open, ``view`` may show the file's own pages, where that is safe. One thread opens and closes."""
+        yield
 
     def view(self, key: str, start: int, count: int) -> torch.Tensor | None:
-        """Elements ``start … start + count`` as a read-only view of the file's pages; None without a window."""
+        """Elements ``start … start + count`` as a read-only view of the file's pages; None outside of a window."""
         return None
 
     def forget_pages(self, key: str) -> None:
         """Take a tensor's pages out of this process's memory; they come back when they are looked at."""
+        return
+
+    def check_content(self) -> None:
+        """Raise UnreadableAdapter when the opened file was written again; another one in its place does not matter."""
+        self.check_unchanged()
 
     @abstractmethod
     def check_unchanged(self) -> None:

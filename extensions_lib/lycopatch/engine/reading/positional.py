@@ -71,6 +71,10 @@ class PositionalFile:
     def check_unchanged(self) -> None:
         """Raise UnreadableAdapter when the path leads to another file now, or this file was written again."""
         check_fingerprint(self.path, self.fingerprint)
+        self.check_content()
+
+    def check_content(self) -> None:
+        """Raise UnreadableAdapter when this file was written again, wherever the path leads now."""
         try:
             now = fingerprint_of(os.fstat(self._file.fileno()))
         except OSError as error:

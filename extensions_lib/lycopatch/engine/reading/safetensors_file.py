@@ -7,6 +7,8 @@ the JSON header; from 8+n to the end of the file = the data section that all off
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -47,14 +49,15 @@ class SafetensorsFile(TensorFile):
         self._begins = header.begins
         self._window: Window | None = None
 
-    def open_window(self) -> None:
-        if self._window is None:
-            self._window = self._file.window()
-
-    def close_window(self) -> None:
-        if self._window is not None:
-            self._window.close()
-            self._window = None
+    @contextmanager
+    def window(self) -> Generator[None]:
+        self._window = self._file.window()
+        try:
+            yield
+        finally:
+            if self._window is not None:
+                self._window.close()
+                self._window = None
 
     def view(self, key: str, start: int, count: int) -> torch.Tensor | None:
         spec = self.specs[key]
@@ -69,8 +72,10 @@ class SafetensorsFile(TensorFile):
     def check_unchanged(self) -> None:
         self._file.check_unchanged()
 
+    def check_content(self) -> None:
+        self._file.check_content()
+
     def close(self) -> None:
-        self.close_window()
         self._file.close()
 
     def _fill(self, key: str, start: int, out: torch.Tensor) -> None:

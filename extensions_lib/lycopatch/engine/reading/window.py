@@ -36,7 +36,7 @@ class Window:
         if fcntl is None or not hasattr(fcntl, "F_SETLEASE") or not hasattr(mmap, "MADV_DONTNEED"):
             return None
         try:
-            # who wants to write breaks the lease with a signal; the usual one would end the process, this one is ignored
+            # who wants to write breaks the lease with a signal; the usual one ends the process, this one is ignored
             fcntl.fcntl(descriptor, _F_SETSIG, signal.SIGURG)
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -37,11 +38,14 @@ class NetworkLoader:
         allow_pickle: bool = False,
         workers: int | None = None,
     ) -> None:
-        live = _live(model)
-        self._file = open_tensor_file(Path(checkpoint)) if checkpoint is not None else None
-        source = Checkpoint({key: (self._file, key) for key in self._file.specs}) if self._file else None
         catalog = Catalog([Path(folder) for folder in folders], allow_pickle=allow_pickle)
-        self.session = Session(live, catalog, checkpoint=source, allow_pickle=allow_pickle, workers=workers)
+        with ExitStack() as files:
+            source = None
+            if checkpoint is not None:
+                file = files.enter_context(open_tensor_file(Path(checkpoint)))
+                source = Checkpoint({key: (file, key) for key in file.specs})
+            self.session = Session(_live(model), catalog, checkpoint=source, allow_pickle=allow_pickle, workers=workers)
+            self._files = files.pop_all()
 
     def activate(self, prompt: str, progress: Progress | None = None) -> Report:
         """Make exactly the networks of a prompt active: ``"<lora:ink:0.8> <lyco:paper:0.5:1>"``."""
@@ -54,9 +58,14 @@ class NetworkLoader:
 
     def close(self) -> None:
         """Deactivate and let go of the checkpoint file."""
-        self.deactivate()
-        if self._file is not None:
-            self._file.close()
+        with self._files:
+            self.deactivate()
+
+    def __enter__(self) -> NetworkLoader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def _live(model: MutableMapping[str, Tensor] | nn.Module | LiveModel) -> LiveModel:
