@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -51,9 +52,7 @@ class Footprint:
     def mismatch(self, shape: Sequence[int]) -> str | None:
         """Why a weight of ``shape`` ``[out, in, …]`` is not the one, or None when it may be."""
         rows = shape[0]
-        kernel = 1
-        for extent in shape[2:]:
-            kernel *= extent
+        kernel = math.prod(shape[2:])
         inputs = shape[1] if len(shape) > 1 else 1
         if self.rows is not None and self.rows != rows:
             return f"it was made for {self.rows} outputs, this model's layer has {rows}"

@@ -7,6 +7,7 @@ in axis (``[1, in, …]``: LyCORIS ≤ 3.1, OneTrainer). It is the norm of V, no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,9 +24,7 @@ def kept_axis(magnitude: Sequence[int], shape: Sequence[int], *, peft: bool) -> 
     ``peft`` magnitudes are always the out axis, also as ``[1, out, 1, 1]``. A vector on a square layer is read as the
     in axis, as its writers of old meant it.
     """
-    size = 1
-    for extent in magnitude:
-        size *= extent
+    size = math.prod(magnitude)
     if peft:
         return 0 if size == shape[0] else None
     inputs = shape[1] if len(shape) > 1 else 1

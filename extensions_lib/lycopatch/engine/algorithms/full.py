@@ -5,6 +5,7 @@ Source: LyCORIS ``modules/full.py``; kohya's extraction scripts. ``diff_b`` may 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -25,9 +26,7 @@ class Full(Algorithm):
         shape = shapes.get("diff")
         if shape is None:
             return (Footprint(rows=shapes["diff_b"][0] if shapes["diff_b"] else None),)
-        cols = 1
-        for extent in shape[1:]:
-            cols *= extent
+        cols = math.prod(shape[1:])
         return (Footprint(rows=shape[0] if shape else None, cols=cols),)
 
     def delta(self, base: Base, context: Context) -> Dense | None:

@@ -32,9 +32,7 @@ def _newer(shapes: Shapes) -> Footprint | None:
     a1, a2, b1, b2 = (shapes[key] for key in ("a1", "a2", "b1", "b2"))
     if a1[1] != a2[0] or a1[0] != a2[1] or b1[1] != b2[0] or b2[1] != a1[0]:
         return None
-    cols = 1
-    for extent in b2[1:]:
-        cols *= extent
+    cols = math.prod(b2[1:])
     return Footprint(rows=b1[0], cols=cols, inputs=a1[0])
 
 

@@ -47,9 +47,7 @@ class IA3(Algorithm):
 
     @classmethod
     def footprints(cls, shapes: Shapes, scalars: Scalars) -> tuple[Footprint, ...]:
-        size = 1
-        for extent in shapes["weight"]:
-            size *= extent
+        size = math.prod(shapes["weight"])
         return (Footprint(inputs=size) if scalars.get("on_input") else Footprint(rows=size),)
 
     def delta(self, base: Base, context: Context) -> Dense:

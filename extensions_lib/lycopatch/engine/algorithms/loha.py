@@ -38,9 +38,7 @@ def _check(shapes: Shapes) -> str | None:
 
 def _footprint(shapes: Shapes, half: str) -> Footprint:
     a, b = shapes[f"hada_w{half}_a"], shapes[f"hada_w{half}_b"]
-    cols = 1
-    for extent in b[1:]:
-        cols *= extent
+    cols = math.prod(b[1:])
     if "hada_t1" in shapes:
         core = shapes[f"hada_t{half}"]
         return Footprint(rows=a[1], cols=cols * core[2] * core[3])

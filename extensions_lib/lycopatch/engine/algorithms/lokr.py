@@ -26,9 +26,7 @@ def _product(shapes: Shapes, factor: str) -> tuple[int, ...]:
         a, b = shapes[f"lokr_{factor}_a"], shapes[f"lokr_{factor}_b"]
         core = shapes.get("lokr_t2") if factor == "w2" else None
         whole = (a[0], *b[1:]) if core is None else (a[1], b[1], *core[2:])
-    cols = 1
-    for extent in whole[1:]:
-        cols *= extent
+    cols = math.prod(whole[1:])
     return (whole[0], cols)
 
 

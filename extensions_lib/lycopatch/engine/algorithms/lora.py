@@ -52,9 +52,7 @@ class LoRA(Algorithm):
 
     @classmethod
     def footprints(cls, shapes: Shapes, scalars: Scalars) -> tuple[Footprint, ...]:
-        kernel = 1
-        for extent in shapes.get("lora_mid", shapes["lora_down"])[2:]:
-            kernel *= extent
+        kernel = math.prod(shapes.get("lora_mid", shapes["lora_down"])[2:])
         return (Footprint(rows=shapes["lora_up"][0], cols=shapes["lora_down"][1] * kernel),)
 
     def delta(self, base: Base, context: Context) -> LowRank:

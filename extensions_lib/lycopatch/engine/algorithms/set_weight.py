@@ -6,6 +6,7 @@ larger layer than the model has and is refused.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -33,9 +34,7 @@ class SetWeight(Algorithm):
         shape = shapes.get("set_weight")
         if not shape:
             return (Footprint(),)
-        cols = 1
-        for extent in shape[1:]:
-            cols *= extent
+        cols = math.prod(shape[1:])
         return (Footprint(rows=shape[0], cols=cols),)
 
     def delta(self, base: Base, context: Context) -> Dense:
