@@ -437,6 +437,82 @@ def test_a_restore_that_fails_on_one_tensor_can_be_tried_again(folder: Path) -> 
             assert not touched(tensors)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_tensor_that_can_not_be_restored_keeps_no_other_from_it(
+    workers: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = copied(pristine())
+    loader = NetworkLoader(model, [folder], workers=workers)
+    loader.activate("<lora:lora:0.5>")
+    lost = max(touched(model), key=lambda name: model[name].numel())
+    original = patching.Originals.restore
+
+    def restore(self: Any, name: str, live: Tensor) -> None:
+        if name == lost:
+            raise OSError("its drive was pulled out")
+        original(self, name, live)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(patching.Originals, "restore", restore)
+        with pytest.raises(OSError, match="pulled out"):
+            loader.deactivate()
+    assert touched(model) == {lost}
+    assert loader.deactivate() == 1
+    assert not touched(model)
+
+
+def test_what_was_kept_for_other_tensors_is_let_go_of_when_an_activation_is_cancelled(tmp_path: Path) -> None:
+    model, width = _diffusers_mmdit()
+    fused = {"diffusion_model.joint_blocks.0.x_block.attn.qkv": (3 * width, width)}
+    save_file(network(fused, "oft"), tmp_path / "fused.safetensors")
+    loader = NetworkLoader(model, [tmp_path], workers=1)
+    with pytest.raises(Cancelled):
+        loader.activate("<lora:fused>", cancel_at(1))
+    assert loader.session.bytes_held == 0
+    for tensor in model.values():  # nothing is active, so its owner may change the model
+        tensor.add_(1)
+    changed = copied(model)
+    loader.activate("<lora:fused>")
+    loader.deactivate()
+    assert not differing(model, changed)
+
+
+def test_forgetting_takes_away_the_biases_that_were_given(tmp_path: Path) -> None:
+    model = {name: tensor for name, tensor in copied(pristine()).items() if not name.endswith(".to_out.0.bias")}
+    layers = layers_of(model, only=("down_blocks_0_attentions_0",))
+    write_network(tmp_path / "biases.safetensors", layers, "full_with_bias")
+    names = list(model)
+    loader = NetworkLoader(model, [tmp_path])
+    loader.activate("<lora:biases>")
+    assert len(model) > len(names)
+    for name in names:
+        model[name].copy_(pristine()[name])
+    loader.session.forget()
+    assert list(model) == names
+    loader.activate("<lora:biases>")
+    loader.deactivate()
+    assert list(model) == names
+    assert not differing(model, {name: pristine()[name] for name in names})
+
+
+def test_an_activation_ends_when_no_more_threads_can_be_had(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = patching.ThreadPoolExecutor.submit
+    asked: list[int] = []
+
+    def submit(self: Any, *arguments: Any) -> Any:
+        asked.append(1)
+        if len(asked) == 2:
+            raise RuntimeError("can't start new thread")
+        return original(self, *arguments)
+
+    monkeypatch.setattr(patching.ThreadPoolExecutor, "submit", submit)
+    model, threads = copied(pristine()), torch.get_num_threads()
+    with pytest.raises(RuntimeError, match="new thread"):
+        NetworkLoader(model, [folder], workers=2).activate("<lora:lora>")
+    assert not touched(model)
+    assert torch.get_num_threads() == threads
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("algorithm", ["lora", "lokr", "full_with_bias", "oft", "dora", "norm"])
 def test_a_layer_with_unusable_numbers_is_left_out_and_all_others_are_applied(

@@ -2,69 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from lycopatch.cli.file_model import is_float
-from lycopatch.engine.adapter import Adapter, LoadedLayer, parse_adapter
-from lycopatch.engine.catalog import Catalog
-from lycopatch.engine.errors import AdapterError, AdapterNotFound, MalformedLayer, UnreadableAdapter
-from lycopatch.engine.planning import Contribution, LayerId, PatchPlan, Wanted, plan
-from lycopatch.engine.reading import TensorFile, open_tensor_file
-from lycopatch.engine.recognise import TITLES, recognise
+from lycopatch.engine.adapter import Adapter
+from lycopatch.engine.errors import MalformedLayer
+from lycopatch.engine.planning import LayerId, PatchPlan, Wanted, plan
+from lycopatch.engine.reading import TensorFile
 from lycopatch.engine.report import Issue, TagReport
 from lycopatch.engine.request import AdapterRequest, ParsedPrompt
+from lycopatch.engine.resolving import OpenNetworks, explain
 from lycopatch.engine.targets import TargetIndex
-
-
-@dataclass
-class Networks:
-    """The requests of a prompt: each with its open file, or with the report of why there is none."""
-
-    wanted: list[Wanted] = field(default_factory=list)
-    order: list[Wanted | TagReport] = field(default_factory=list)
-    files: dict[str, TensorFile] = field(default_factory=dict)
-
-    def load(self, contribution: Contribution, device: torch.device, dtype: torch.dtype) -> LoadedLayer:
-        """The engine's Loader."""
-        return contribution.layer.load(self.files[contribution.layer_id[0]], device, dtype)
-
-
-def find_networks(
-    requests: Sequence[AdapterRequest], catalog: Catalog, files: ExitStack, *, allow_pickle: bool
-) -> Networks:
-    """Open the file of each request; they stay open until ``files`` closes them."""
-    networks = Networks()
-    adapters: dict[str, Adapter] = {}
-    for request in requests:
-        path = ""
-        try:
-            path = str(catalog.find(request.name).path)
-            if path not in adapters:
-                file = files.enter_context(open_tensor_file(path, allow_pickle=allow_pickle))
-                networks.files[path] = file
-                adapters[path] = parse_adapter(file)
-            if adapters[path].not_a_network is not None:
-                raise UnreadableAdapter(path, f"it is {adapters[path].not_a_network}.")
-            one = Wanted(request, adapters[path])
-            networks.wanted.append(one)
-            networks.order.append(one)
-        except AdapterError as error:
-            kind = "not found" if isinstance(error, AdapterNotFound) else "unreadable"
-            report = TagReport(
-                request.tag,
-                request.name,
-                path or None,
-                te_multiplier=request.te_multiplier,
-                unet_multiplier=request.unet_multiplier,
-                failed=True,
-                issues=[Issue(kind, str(error), request.tag, path or None)],
-            )
-            networks.order.append(report)
-    return networks
 
 
 @dataclass
@@ -84,19 +35,27 @@ class Bake:
         return lost
 
 
-def plan_bake(networks: Networks, index: TargetIndex, checkpoint: TensorFile, broken: dict[LayerId, str]) -> Bake:
+def plan_bake(
+    networks: OpenNetworks,
+    resolved: Sequence[Wanted | TagReport],
+    index: TargetIndex,
+    checkpoint: TensorFile,
+    broken: dict[LayerId, str],
+) -> Bake:
     """Plan until every layer in the plan can be written. ``broken`` collects the layers that can not, with reasons."""
     read: set[LayerId] = set()
+    wanted = [one for one in resolved if isinstance(one, Wanted)]
     while True:
-        planned, reports = plan(networks.wanted, index, broken)
-        found = _impossible(planned, checkpoint) or _damaged(planned, networks.load, read)
+        planned, reports = plan(wanted, index, broken)
+        found = _impossible(planned, checkpoint) or _damaged(planned, networks, read)
         if not found:
             break
         broken.update(found)
-    for report, one in zip(reports, networks.wanted, strict=True):
-        _explain(report, one.adapter, index)
+    for report, one in zip(reports, wanted, strict=True):
+        explain(report, one.adapter, index)
+        _mention_embeddings(report, one.adapter)
     made = iter(reports)
-    return Bake(planned, [next(made) if isinstance(one, Wanted) else one for one in networks.order])
+    return Bake(planned, [next(made) if isinstance(one, Wanted) else one for one in resolved])
 
 
 def _impossible(planned: PatchPlan, checkpoint: TensorFile) -> Mapping[LayerId, str]:
@@ -114,9 +73,7 @@ def _impossible(planned: PatchPlan, checkpoint: TensorFile) -> Mapping[LayerId, 
     return found
 
 
-def _damaged(
-    planned: PatchPlan, load: Callable[[Contribution, torch.device, torch.dtype], LoadedLayer], read: set[LayerId]
-) -> Mapping[LayerId, str]:
+def _damaged(planned: PatchPlan, networks: OpenNetworks, read: set[LayerId]) -> Mapping[LayerId, str]:
     """The layers whose numbers can not be used: known before gigabytes are written, at the price of reading twice."""
     found: dict[LayerId, str] = {}
     for patch in planned.patches.values():
@@ -125,31 +82,22 @@ def _damaged(
                 continue
             read.add(contribution.layer_id)
             try:
-                load(contribution, torch.device("cpu"), torch.float32)
+                networks.load(contribution, torch.device("cpu"), torch.float32)
             except MalformedLayer as error:
                 found[contribution.layer_id] = error.reason
     return found
 
 
-def _explain(report: TagReport, adapter: Adapter, index: TargetIndex) -> None:
-    """Add what the engine's plan does not know: another base model, embeddings that find no place."""
-    verdict = recognise(adapter)
-    report.family = verdict.family
-    if not adapter.layers:
-        message = f'"{report.name}" holds no layer that could be applied.'
-        report.issues.insert(0, Issue("empty", message, report.tag, report.path))
-    elif report.layers_applied * 10 < report.layers_total and not verdict.allows(index.model.family):
-        title = TITLES.get(index.model.family, "another one")
-        message = f'"{report.name}" was made for {verdict.title}, the checkpoint is {title}.'
-        report.issues.insert(0, Issue("other base model", message, report.tag, report.path))
+def _mention_embeddings(report: TagReport, adapter: Adapter) -> None:
+    """A live model can take a bundled embedding, a checkpoint file can not."""
     if adapter.embeddings:
         names = ", ".join(f'"{embedding.name}"' for embedding in adapter.embeddings[:5])
         message = f'"{report.name}" also holds embeddings ({names}), which a checkpoint has no place for.'
         report.issues.append(Issue("embedding", message, report.tag, report.path))
 
 
-def applied(networks: Networks, tags: Sequence[TagReport]) -> Iterator[tuple[AdapterRequest, str]]:
+def applied(resolved: Sequence[Wanted | TagReport], tags: Sequence[TagReport]) -> Iterator[tuple[AdapterRequest, str]]:
     """The requests that changed something, with their files."""
-    for one, tag in zip(networks.order, tags, strict=True):
+    for one, tag in zip(resolved, tags, strict=True):
         if isinstance(one, Wanted) and tag.layers_applied:
             yield one.request, str(one.adapter.path)

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lycopatch import __version__
-from lycopatch.cli.bake_plan import Bake, Networks, applied, find_networks, plan_bake
+from lycopatch.cli.bake_plan import Bake, applied, plan_bake
 from lycopatch.cli.file_model import FileModel, baked_specs, to_dtype
 from lycopatch.cli.parser import OK, PARTLY, TROUBLE
 from lycopatch.cli.safetensors_writer import in_file_order, write_safetensors
@@ -24,10 +24,11 @@ from lycopatch.cli.terminal import Refused, paint, progress, safe, say, say_json
 from lycopatch.engine.catalog import Catalog
 from lycopatch.engine.originals import Originals
 from lycopatch.engine.patching import TensorWriter
-from lycopatch.engine.planning import LayerId
+from lycopatch.engine.planning import LayerId, Wanted
 from lycopatch.engine.reading import TensorFile, file_hashes, open_tensor_file
 from lycopatch.engine.report import Issue, TagReport
-from lycopatch.engine.request import ParsedPrompt, parse_prompt
+from lycopatch.engine.request import AdapterRequest, ParsedPrompt, parse_prompt
+from lycopatch.engine.resolving import AdapterCache, OpenNetworks
 from lycopatch.engine.targets import TargetIndex
 from lycopatch.engine.types import TensorSpec
 
@@ -73,9 +74,10 @@ def run(arguments: Namespace) -> int:
         _require_plain_numbers(checkpoint)
         index = TargetIndex.of({name: spec.shape for name, spec in checkpoint.specs.items()})
         catalog = Catalog(arguments.networks, allow_pickle=arguments.allow_pickle)
-        networks = find_networks(prompt.requests, catalog, files, allow_pickle=arguments.allow_pickle)
-        _require_free(arguments.out, [checkpoint, *networks.files.values()], force=arguments.force)
-        _bake(checkpoint, networks, index, prompt, arguments, result)
+        networks = files.enter_context(OpenNetworks(catalog, AdapterCache(), allow_pickle=arguments.allow_pickle))
+        resolved = [networks.resolve(request) for request in prompt.requests]
+        _require_free(arguments.out, [checkpoint, *networks.files], force=arguments.force)
+        _bake(checkpoint, networks, resolved, index, prompt, arguments, result)
     result.seconds = time.perf_counter() - started
     say_json(_as_json(result)) if arguments.json else _show(result)
     if not result.written:
@@ -85,7 +87,8 @@ def run(arguments: Namespace) -> int:
 
 def _bake(
     checkpoint: TensorFile,
-    networks: Networks,
+    networks: OpenNetworks,
+    resolved: Sequence[Wanted | TagReport],
     index: TargetIndex,
     prompt: ParsedPrompt,
     arguments: Namespace,
@@ -95,7 +98,7 @@ def _bake(
     broken: dict[LayerId, str] = {}
     specs = baked_specs(checkpoint.specs, arguments.dtype)
     while True:
-        bake = plan_bake(networks, index, checkpoint, broken)
+        bake = plan_bake(networks, resolved, index, checkpoint, broken)
         result.tags = bake.tags
         lost = bake.failures(prompt)
         for sentence in lost:
@@ -107,7 +110,7 @@ def _bake(
             trouble("Nothing was written: no network would change anything.")
             return
         stream = _Stream(checkpoint, networks, bake, specs)
-        metadata = _metadata(checkpoint, networks, bake, arguments.prompt, arguments.dtype)
+        metadata = _metadata(checkpoint, applied(resolved, bake.tags), arguments.prompt, arguments.dtype)
         try:
             result.size = write_safetensors(arguments.out, specs, metadata, stream.tensors())
         except _Unusable as unusable:
@@ -131,7 +134,7 @@ class _Stream:
     """The tensors of the result, one after the other."""
 
     checkpoint: TensorFile
-    networks: Networks
+    networks: OpenNetworks
     bake: Bake
     specs: Mapping[str, TensorSpec]
     overflown: list[str] = field(default_factory=list)
@@ -148,7 +151,7 @@ class _Stream:
                 yield name, tensor
                 done += self.specs[name].nbytes
                 told(done, total)
-        for file in (self.checkpoint, *self.networks.files.values()):
+        for file in (self.checkpoint, *self.networks.files):
             file.check_unchanged()
 
     def _tensor(self, name: str, model: FileModel, writer: TensorWriter) -> Tensor:
@@ -188,7 +191,9 @@ def _finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(wide).all())
 
 
-def _metadata(checkpoint: TensorFile, networks: Networks, bake: Bake, prompt: str, dtype: str) -> dict[str, str]:
+def _metadata(
+    checkpoint: TensorFile, networks: Iterable[tuple[AdapterRequest, str]], prompt: str, dtype: str
+) -> dict[str, str]:
     """The checkpoint's own metadata and, under one key, what was baked in. No folders: they are private."""
     kept = {key: value for key, value in checkpoint.metadata.items() if key not in _STALE}
     entry: dict[str, Any] = {
@@ -197,7 +202,7 @@ def _metadata(checkpoint: TensorFile, networks: Networks, bake: Bake, prompt: st
         "dtype": dtype,
         "networks": [
             {"tag": request.tag, "file": Path(path).name, "autov3": file_hashes(path).autov3}
-            for request, path in applied(networks, bake.tags)
+            for request, path in networks
         ],
     }
     if METADATA_KEY in kept:

@@ -97,19 +97,32 @@ class Patcher:
             return self._restore_everything()
 
     def forget(self) -> None:
-        """The host replaced the model's weights: nothing is applied any more and nothing may be written back."""
+        """The host replaced the model's weights: nothing is applied any more and nothing may be written back.
+
+        Biases that were given to layers without one are no weights of the host's, so they are taken away.
+        """
+        for name in self._made_biases:
+            self.model.remove_bias(name)
         self._applied.clear()
         self._made_biases.clear()
         self.originals.forget()
 
     def _restore_everything(self) -> int:
+        """A tensor that can not be restored keeps no other from it; the first such error is raised at the end."""
         names = sorted({*self._applied, *self._made_biases}, key=lambda name: -self._size(name))
-        result = PatchResult()
-        self._run([_Restore(name) for name in names], _no_loader, result, None)
+        result, failures = PatchResult(), list[Exception]()
+        self._run([_Restore(name) for name in names], _no_loader, result, None, failures)
+        if failures:
+            raise failures[0]
+        self.originals.forget()  # tensors that were kept because others need them, and never written
         return result.restored
 
     def _size(self, name: str) -> int:
-        return self.model.tensor(name).numel()
+        """For the order of the work only, in which what can not be reached comes last."""
+        try:
+            return self.model.tensor(name).numel()
+        except UnknownModel:
+            return 0
 
     def _make_biases(self, patches: Sequence[TensorPatch], result: PatchResult) -> list[TensorPatch]:
         """Give layers a bias that a network wants to change; returns the patches whose tensor exists now."""
@@ -135,14 +148,26 @@ class Patcher:
                     self.originals.keep(name, self.model.tensor(name))
 
     def _run(
-        self, jobs: Sequence[_Restore | _Write], load: Loader, result: PatchResult, progress: Progress | None
+        self,
+        jobs: Sequence[_Restore | _Write],
+        load: Loader,
+        result: PatchResult,
+        progress: Progress | None,
+        failures: list[Exception] | None = None,
     ) -> None:
+        """Do all jobs. ``failures`` takes what goes wrong while restoring; without it the first error ends the work."""
         lock = threading.Lock()
         mine = threading.local()
 
         def one(job: _Restore | _Write) -> None:
             if isinstance(job, _Restore):
-                self._restore(job.name)
+                try:
+                    self._restore(job.name)
+                except Exception as error:
+                    if failures is None:
+                        raise
+                    failures.append(error)
+                    return
                 with lock:
                     result.restored += 1
             else:
@@ -245,10 +270,15 @@ def _run_in_threads(
         ready.wait()
 
     with ThreadPoolExecutor(workers, thread_name_prefix="lycopatch", initializer=start) as pool:
-        futures: list[Future[None]] = [pool.submit(one, job) for job in jobs]
-        ready.wait()
-        # set_num_threads in a worker also sets what threads that start later begin with: put that back at once
-        torch.set_num_threads(before)
+        try:
+            futures: list[Future[None]] = [pool.submit(one, job) for job in jobs]
+            ready.wait()
+        except BaseException:  # no more threads to be had, or interrupted: who waits at the barrier would do so for ever
+            ready.abort()
+            raise
+        finally:
+            # set_num_threads in a worker also sets what threads that start later begin with: put that back at once
+            torch.set_num_threads(before)
         try:
             _await(futures, progress)
         except BaseException:

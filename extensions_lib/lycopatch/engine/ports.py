@@ -13,7 +13,7 @@ class LiveModel(Protocol):
     """A loaded model as named tensors. Names are stable for as long as the model is the same object."""
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Name → shape of every parameter."""
+        """Name → shape of every parameter of real numbers; whole numbers are codes, to which nothing can be added."""
         ...
 
     def tensor(self, name: str) -> Tensor:

@@ -23,6 +23,7 @@ class ModuleModel:
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         self._modules = {prefix: uncompiled(module) for prefix, module in modules.items()}
+        self._given_biases: dict[str, nn.Module] = {}
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         return {
@@ -47,11 +48,12 @@ class ModuleModel:
             return False
         bias = torch.zeros(weight.shape[0], dtype=weight.dtype, device=weight.device)
         owner.register_parameter(attribute, nn.Parameter(bias, requires_grad=False))
+        self._given_biases[name] = owner
         return True
 
     def remove_bias(self, name: str) -> None:
-        owner, attribute = self._owner(name)
-        owner.register_parameter(attribute, None)
+        # from the module that got it: another one may stand in its place by now, with a bias of its own
+        self._given_biases.pop(name).register_parameter(name.rpartition(".")[2], None)
 
     def _owner(self, name: str) -> tuple[nn.Module, str]:
         """The module that has the parameter, looked up by path: modules may be replaced, names stay."""

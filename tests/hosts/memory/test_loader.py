@@ -100,6 +100,27 @@ def test_a_bias_can_be_added_to_a_module_only_where_the_attribute_is_empty() -> 
     assert not bool(module[0](torch.zeros(3)).any())
 
 
+def test_a_bias_is_taken_back_from_the_module_that_got_it() -> None:
+    module = nn.Sequential(nn.Linear(3, 2, bias=False))
+    given = module[0]
+    live = ModuleModel({"": module})
+    assert live.add_bias("0.bias", live.tensor("0.weight"))
+    module[0] = nn.Linear(3, 2)
+    live.remove_bias("0.bias")
+    assert given.bias is None
+    assert module[0].bias is not None
+
+
+def test_weights_that_are_stored_as_whole_numbers_are_left_alone(folder: Path) -> None:
+    model = copied(pristine())
+    model[Q + ".weight"] = (model[Q + ".weight"] * 100).to(torch.int8)
+    codes = model[Q + ".weight"].clone()
+    (tag,) = NetworkLoader(model, [folder]).activate("<lora:ink>").tags
+    assert 0 < tag.layers_applied < tag.layers_total
+    assert torch.equal(model[Q + ".weight"], codes)
+    assert not DictModel({"w.bias": codes}).add_bias("w.bias", codes)
+
+
 def test_the_checkpoint_file_stands_in_for_copies_and_is_closed_at_the_end(folder: Path) -> None:
     checkpoint = write_checkpoint(folder / "model" / "c.safetensors", pristine())
     model = copied(pristine())

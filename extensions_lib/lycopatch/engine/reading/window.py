@@ -2,8 +2,9 @@
 
 Reading by position copies every byte once more; looking at the pages does not. But touching a mapped page of a file
 that somebody has cut kills the process. So a window opens only with a read lease on the file (Linux, ``fcntl(2)``
-``F_SETLEASE``): while it is held, whoever opens the file for writing or cuts it waits until the window closes. Where
-there is no lease to be had (another system, another owner, a network drive) there is no window.
+``F_SETLEASE``): while it is held, whoever opens the file for writing or cuts it waits until the window closes, or until
+``/proc/sys/fs/lease-break-time`` is over (45 s). Therefore nothing more is shown as soon as somebody waits. Where there
+is no lease to be had (another system, another owner, a network drive) there is no window.
 """
 
 from __future__ import annotations
@@ -49,10 +50,15 @@ class Window:
         return cls(descriptor, pages)
 
     def tensor(self, position: int, count: int, dtype: torch.dtype) -> torch.Tensor | None:
-        """``count`` numbers from byte ``position`` on, or None when they are not aligned."""
-        if self._pages is None or position % torch.empty((), dtype=dtype).element_size():
+        """``count`` numbers from byte ``position`` on; None when they are not aligned, or when a writer waits."""
+        if self._pages is None or position % torch.empty((), dtype=dtype).element_size() or not self._is_ours():
             return None
         return torch.frombuffer(self._pages, dtype=dtype, count=count, offset=position)
+
+    def _is_ours(self) -> bool:
+        """False from the moment on that somebody waits for the end of the lease, and after its end."""
+        assert fcntl is not None
+        return fcntl.fcntl(self._descriptor, fcntl.F_GETLEASE) == fcntl.F_RDLCK
 
     def forget(self, position: int, size: int) -> None:
         """Take pages out of this process's memory again; they stay in the system's cache."""
