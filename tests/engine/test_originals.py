@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import lycopatch
 from lycopatch.engine import patching
 from lycopatch.engine.errors import CheckpointChanged
 from lycopatch.engine.originals import same_bits
@@ -247,7 +250,8 @@ def _odd_layout(tensor: Tensor) -> Tensor:
 
 
 def _rewrite(path: Path) -> None:
-    write_checkpoint(path, sd15(shrink=40, seed=9))
+    other = write_checkpoint(path.with_name("other.safetensors"), sd15(shrink=40, seed=9))
+    path.write_bytes(other.read_bytes())  # the same file on disk, with other content of the same size
     os.utime(path, ns=(1, 1))
 
 
@@ -307,6 +311,91 @@ def test_a_checkpoint_that_changes_while_networks_are_active_is_noticed_before_a
     assert not differing(model, active)
     loader.session.forget()
     assert loader.deactivate() == 0
+
+
+@pytest.mark.parametrize("change", [_replace, _delete])
+def test_a_checkpoint_that_only_lost_its_name_still_gives_the_originals_back(
+    change: Callable[[Path], None], folder: Path, checkpoint: Path
+) -> None:
+    if os.name == "nt":
+        pytest.skip("an open file can neither be replaced nor deleted there")
+    model = copied(pristine())
+    loader = Loader(model, [folder], checkpoint=checkpoint)
+    count = loader.activate("<lora:lora:0.5><lora:norm>").tensors_active
+    change(checkpoint)
+    assert loader.deactivate() == count
+    assert not differing(model, pristine())
+
+
+@pytest.mark.parametrize("change", [_rewrite, _append, _cut])
+def test_nothing_is_given_back_from_a_file_whose_content_changed(
+    change: Callable[[Path], None], folder: Path, checkpoint: Path
+) -> None:
+    model = copied(pristine())
+    loader = Loader(model, [folder], checkpoint=checkpoint)
+    loader.activate("<lora:lora:0.5>")
+    active = copied(model)
+    change(checkpoint)
+    with pytest.raises(CheckpointChanged):
+        loader.deactivate()
+    assert not differing(model, active)
+    loader.session.forget()
+
+
+def test_a_restore_that_fails_in_the_middle_of_a_half_written_tensor_can_be_tried_again(
+    folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model differs from the file in rows that were not reached: these must never come from the file."""
+    monkeypatch.setattr(patching, "BLOCK_ELEMENTS", 36)
+    merged = copied(pristine())
+    merged[CONV][-1] = 9.0
+    model = copied(merged)
+    loader = Loader(model, [folder], checkpoint=checkpoint, workers=1)
+    rows, read_into = patching.Originals.rows, patching.Originals._read_into
+    failed: list[str] = []
+
+    def failing_rows(self: patching.Originals, name: str, live: Tensor, *rest: Any) -> Tensor:
+        if name == CONV and rest[0] == 2 and not failed:
+            failed.append("rows")
+            raise MemoryError("while writing")
+        return rows(self, name, live, *rest)
+
+    def failing_read(self: patching.Originals, name: str, tensor: Tensor, count: int) -> None:
+        if failed == ["rows"]:
+            failed.append("restore")
+            raise MemoryError("while restoring")
+        read_into(self, name, tensor, count)
+
+    layers = layers_of(pristine(), only=("conv_in",))
+    write_network(folder / "one.safetensors", layers, "lora")
+    monkeypatch.setattr(patching.Originals, "rows", failing_rows)
+    monkeypatch.setattr(patching.Originals, "_read_into", failing_read)
+    with pytest.raises(MemoryError):
+        loader.activate("<lora:one>")
+    assert failed == ["rows", "restore"]
+    loader.deactivate()
+    assert not differing(model, merged)
+
+
+def test_numbers_of_a_closed_window_can_still_be_looked_at(checkpoint: Path) -> None:
+    """An error report or a debugger prints tensors long after; pages that are gone would end the process."""
+    program = (
+        "import sys\n"
+        "from lycopatch.engine.reading import open_tensor_file\n"
+        "file = open_tensor_file(sys.argv[1])\n"
+        "with file.window():\n"
+        "    part = file.view(sys.argv[2], 0, 4)\n"
+        "print(part)\n"
+    )
+    root = Path(lycopatch.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(checkpoint), CONV],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done
 
 
 def test_after_forget_a_host_that_loaded_new_weights_in_place_is_patched_from_these(

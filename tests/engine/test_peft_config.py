@@ -48,7 +48,13 @@ def config_of(**settings: object) -> PeftConfig:
         ({"lora_alpha": 6}, 6 / 8),  # the tensors' rank
         ({"r": 0, "lora_alpha": 6}, 6 / 8),
         ({"r": "4", "lora_alpha": 6}, 6 / 8),
+        ({"r": 4, "lora_alpha": 6, "rank_pattern": {".*to_q": 12, "attn1.to_q": 24}}, 0.5),
+        ({"r": 4, "lora_alpha": 6, "rank_pattern": {"attn1.to_q": 24, ".*to_q": 12}}, 0.25),
+        ({"r": 4, "lora_alpha": 6, "rank_pattern": {"to_q": 24, "attn1.to_q": 12}}, 0.25),
         ({"r": 4}, None),
+        ({"r": 4, "lora_alpha": 10**400}, None),
+        ({"r": 10**400, "lora_alpha": 4}, None),
+        ({"r": 10**400, "lora_alpha": 4, "use_rslora": True}, None),
         ({"r": 4, "lora_alpha": "6"}, None),
         ({"r": 4, "lora_alpha": None}, None),
     ],
@@ -136,6 +142,24 @@ def test_a_pattern_made_to_search_for_ever_costs_nothing(pattern: object):
     started = time.perf_counter()
     assert config.scale("a" * 5000, 4) == 2.0
     assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "layer"),
+    [
+        ([f"down_blocks.{n}.attentions.0.proj_in" for n in range(2000)], "down_blocks.1999.attentions.0.proj_in"),
+        ([f"^down_blocks.{n}.attentions.0.proj_in" for n in range(2000)], "down_blocks.1999.attentions.0.proj_in"),
+        ([f".*[.]{n}x" for n in range(2000)], "a." * 90),
+        ([".*[.].*x"], "a." * 90),
+        ([".*[.].*x"], "a." * 20_000),
+    ],
+)
+def test_a_long_pattern_takes_no_time_for_a_whole_file(keys: list[str], layer: str):
+    started = time.perf_counter()
+    config = config_of(r=4, lora_alpha=4, rank_pattern=dict.fromkeys(keys, 8))
+    found = {config.scale(layer, 4) for _ in range(1000)}
+    assert found == {0.5 if "proj_in" in layer else 1.0}
+    assert time.perf_counter() - started < 5
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -169,23 +170,30 @@ def test_a_small_model_is_bit_equal_after_75_random_switches_and_errors(
     assert loader.session.bytes_held == 0
 
 
+@pytest.fixture
+def big_folder() -> Iterator[Path]:
+    """A folder that is gone after the test: pytest would keep those of the last three runs, gigabytes each."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "originals"), [(torch.float16, "file"), (torch.bfloat16, "ram")])
 def test_a_full_size_model_is_bit_equal_after_100_random_switches_and_errors(
-    dtype: torch.dtype, originals: str, tmp_path: Path
+    dtype: torch.dtype, originals: str, big_folder: Path
 ) -> None:
     """U-Net and text encoder of SD 1.5: a billion numbers."""
     tensors = pooled_tensors(shapes_of("sd15_checkpoint"), dtype)
-    write_six(tmp_path, tensors, sparing=True)
-    checkpoint = write_checkpoint(tmp_path / "model" / "c.safetensors", tensors)
+    write_six(big_folder, tensors, sparing=True)
+    checkpoint = write_checkpoint(big_folder / "model" / "c.safetensors", tensors)
     model = Fragile(tensors)
-    loader = NetworkLoader(model, [tmp_path], checkpoint=checkpoint if originals == "file" else None)
+    loader = NetworkLoader(model, [big_folder], checkpoint=checkpoint if originals == "file" else None)
     rng = random.Random(7)
     loader.activate("<lora:everywhere:0.8>")
     assert len(list(_differing_from_file(tensors, checkpoint))) > 350
     for turn in range(100):
         if turn % 5 == 4:
-            one_error(loader, model, tmp_path, rng)
+            one_error(loader, model, big_folder, rng)
         else:
             loader.activate(random_prompt(rng))
         assert (loader.session.bytes_held > 0) <= (originals == "ram")

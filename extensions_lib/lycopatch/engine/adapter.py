@@ -148,19 +148,21 @@ class AdapterLayer:
         Raises MalformedLayer when a number is not finite, which is not looked for in a layer ``known_finite``.
         """
         tensors = {
-            suffix: torch.tensor(self.scalars[suffix]) if suffix in _NUMBERS else _read(file, key, device, dtype)
+            suffix: torch.tensor(self.scalars[suffix], device="cpu")
+            if suffix in _NUMBERS
+            else _read(file, key, device, dtype)
             for suffix, key in self.keys.items()
         }
         if not known_finite:
             for suffix, tensor in tensors.items():
-                # a sum is one pass over memory; only when it is not finite is it worth knowing which numbers are not
-                if suffix not in _NUMBERS and not math.isfinite(float(tensor.sum())) and not _all_finite(tensor):
+                if suffix not in _NUMBERS and tensor.is_floating_point() and not _all_finite(tensor):
                     raise MalformedLayer(self.name, f'"{self.keys[suffix]}" holds numbers that are not finite')
         return LoadedLayer(self, tensors)
 
 
 def _all_finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
+    # a sum is one pass over memory; only when it is not finite is it worth looking at each number
+    return math.isfinite(float(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
 def _read(file: TensorFile, key: str, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -371,6 +373,8 @@ def _parse_layer(
 def _fault_of_modifiers(specs: Mapping[str, TensorSpec]) -> str | None:
     """Why the tensors that go with any algorithm can not be used, or None."""
     for suffix, spec in specs.items():
+        if suffix in _NUMBERS and spec.numel != 1:
+            return f"its {suffix} is not one number"
         if spec.dtype not in _REAL and suffix not in _WHOLE:
             return f"its {suffix} is stored as {spec.dtype}, not as real numbers"
     sparse = [specs.get(suffix) for suffix in ("bias_indices", "bias_values", "bias_size")]

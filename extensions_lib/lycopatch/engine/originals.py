@@ -176,9 +176,9 @@ class Originals:
         """Write the pristine values back, bit for bit, and let go of them."""
         if name in self._from_file:
             # a write that broke off left the rows it had not verified as they were
-            written = self._verified_rows.pop(name, live.shape[0] if live.dim() else 1)
+            written = self._verified_rows.get(name, live.shape[0] if live.dim() else 1)
             self._read_into(name, live, written)
-            self._from_file.discard(name)
+            self.release(name)
         else:
             live.copy_(self._copies[name])
             del self._copies[name]

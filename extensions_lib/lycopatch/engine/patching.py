@@ -273,8 +273,8 @@ def _run_in_threads(
         try:
             futures: list[Future[None]] = [pool.submit(one, job) for job in jobs]
             ready.wait()
-        except BaseException:  # no more threads to be had, or interrupted: who waits at the barrier would do so for ever
-            ready.abort()
+        except BaseException:
+            ready.abort()  # no more threads to be had, or interrupted: the others would wait here for ever
             raise
         finally:
             # set_num_threads in a worker also sets what threads that start later begin with: put that back at once

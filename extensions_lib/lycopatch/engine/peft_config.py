@@ -16,6 +16,8 @@ from typing import Any, cast
 
 _LIMIT = 1 << 20  # bytes: an honest configuration has a few thousand
 _REPETITIONS = 2  # ``.*`` and the like in one key of a pattern
+_EXPRESSIONS = 16  # keys of a pattern that are expressions; people write a handful, programs write plain paths
+_LONGEST_PATH = 200  # of a layer that may have an entry of its own; real ones have some 60 characters
 _PREFIXES = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 
 
@@ -35,10 +37,13 @@ class PeftConfig:
         path = _inner_path(layer)
         alpha = _matching(part.get("alpha_pattern"), path, alpha)
         r = _matching(part.get("rank_pattern"), path, r)
-        if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
-            return None
         divisor = r if isinstance(r, int) and r > 0 and not ranks_vary else rank
-        return float(alpha) / (math.sqrt(divisor) if part.get("use_rslora") else divisor)
+        try:
+            if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+                return None
+            return float(alpha) / (math.sqrt(divisor) if part.get("use_rslora") else divisor)
+        except OverflowError:  # JSON has whole numbers of any length
+            return None
 
     def conventions(self, layer: str) -> frozenset[str]:
         """The names of the trainer's choices that the tensors do not show."""
@@ -61,26 +66,56 @@ def _inner_path(layer: str) -> str:
 
 
 def _matching(pattern: object, path: str, default: object) -> object:
-    """The entry of a peft pattern dict whose key ends the layer's path, as peft itself matches it."""
-    if isinstance(pattern, dict):
-        for key, value in cast("dict[str, object]", pattern).items():
-            if _ends_path(key, path):
-                return value
-    return default
+    """The first entry of a peft pattern whose key ends the layer's path, as peft itself matches it."""
+    return pattern.find(path, default) if isinstance(pattern, _Pattern) else default
 
 
-def _ends_path(key: str, path: str) -> bool:
-    """True when ``key``, a path or a simple regular expression, is the end of a layer's path.
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """A peft pattern dict, sorted by how its keys are compared: (position in the dict, value) of each.
 
-    An expression that could be made to search for ever (groups, many repetitions) is taken as a path: the file is a
+    ``whole``: paths (peft writes ``^path``), ``ends``: ends of paths, ``expressions``: simple regular expressions. One
+    that could be made to search for ever (groups, many repetitions) is taken as the end of a path: the file is a
     stranger's.
     """
+
+    whole: Mapping[str, tuple[int, object]]
+    ends: Mapping[str, tuple[int, object]]
+    expressions: tuple[tuple[re.Pattern[str], tuple[int, object]], ...]
+
+    @classmethod
+    def of(cls, keys: Mapping[str, object]) -> _Pattern:
+        whole: dict[str, tuple[int, object]] = {}
+        ends: dict[str, tuple[int, object]] = {}
+        expressions: list[tuple[re.Pattern[str], tuple[int, object]]] = []
+        for position, (key, value) in enumerate(keys.items()):
+            entry = (position, value)
+            if re.fullmatch(r"\^?[\w.-]+", key):
+                (whole if key.startswith("^") else ends)[key.removeprefix("^")] = entry
+            elif len(expressions) < _EXPRESSIONS and (expression := _expression(key)):
+                expressions.append((expression, entry))
+            else:
+                ends[key] = entry
+        return cls(whole, ends, tuple(expressions))
+
+    def find(self, path: str, default: object) -> object:
+        if len(path) > _LONGEST_PATH:
+            return default
+        tails = [path, *(path[dot.end() :] for dot in re.finditer(r"\.", path))]
+        found = [self.ends[tail] for tail in tails if tail in self.ends]
+        found += [self.whole[path]] if path in self.whole else []
+        found += [entry for expression, entry in self.expressions if expression.match(path)]
+        return min(found, key=lambda entry: entry[0])[1] if found else default
+
+
+def _expression(key: str) -> re.Pattern[str] | None:
+    """What peft makes of a key, or None when it is no expression or not a simple one."""
+    if re.search(r"[(){}]", key) or len(re.findall(r"[*+?]", key)) > _REPETITIONS:
+        return None
     try:
-        if not re.search(r"[(){}]", key) and len(re.findall(r"[*+?]", key)) <= _REPETITIONS:
-            return re.match(rf"(.*\.)?(?:{key})$", path) is not None
-    except re.error:
-        pass
-    return path == key or path.endswith(f".{key}")
+        return re.compile(rf"(.*\.)?(?:{key})$")
+    except (re.error, OverflowError):
+        return None
 
 
 def find_peft_config(path: Path, metadata: Mapping[str, str]) -> PeftConfig | None:
@@ -107,6 +142,8 @@ def find_peft_config(path: Path, metadata: Mapping[str, str]) -> PeftConfig | No
 def _by_component(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     parts: dict[str, dict[str, Any]] = {}
     for key, value in config.items():
+        if key.endswith("_pattern") and isinstance(value, dict):
+            value = _Pattern.of(cast("dict[str, object]", value))
         head, dot, tail = key.partition(".")
         if dot and head in _PREFIXES:
             parts.setdefault(head, {})[tail] = value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,14 @@ from lycopatch.engine.reading import TensorFile, open_tensor_file
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> TensorFile:
+def file(tmp_path: Path) -> Iterator[TensorFile]:
     path = tmp_path / "checkpoint.safetensors"
     save_file({"a": torch.arange(5000.0), "b": torch.ones(3, dtype=torch.bool)}, path)
-    opened = open_tensor_file(path)
-    with opened.window():
-        if opened.view("a", 0, 1) is None:
-            pytest.skip("this system gives no lease on the file")
-    return opened
+    with open_tensor_file(path) as opened:
+        with opened.window():
+            if opened.view("a", 0, 1) is None:
+                pytest.skip("this system gives no lease on the file")
+        yield opened
 
 
 def test_a_window_shows_the_stored_numbers_and_only_while_it_is_open(file: TensorFile) -> None:

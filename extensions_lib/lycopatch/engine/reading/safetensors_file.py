@@ -7,6 +7,7 @@ the JSON header; from 8+n to the end of the file = the data section that all off
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,16 +49,23 @@ class SafetensorsFile(TensorFile):
         self.metadata = header.metadata
         self._begins = header.begins
         self._window: Window | None = None
+        self._users = 0
+        self._lock = threading.Lock()
 
     @contextmanager
     def window(self) -> Generator[None]:
-        self._window = self._file.window()
+        with self._lock:  # several users at once share one window: each would end the lease of the others
+            self._users += 1
+            if self._users == 1:
+                self._window = self._file.window()
         try:
             yield
         finally:
-            if self._window is not None:
-                self._window.close()
-                self._window = None
+            with self._lock:
+                self._users -= 1
+                if self._users == 0 and self._window is not None:
+                    self._window.close()
+                    self._window = None
 
     def view(self, key: str, start: int, count: int) -> torch.Tensor | None:
         spec = self.specs[key]

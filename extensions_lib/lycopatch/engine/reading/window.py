@@ -20,7 +20,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-_F_SETSIG = 10  # Linux; Python names it only from 3.11 on
+_F_SETSIG = 10  # Linux; Python does not name it everywhere
 _PAGE = mmap.PAGESIZE
 
 
@@ -67,11 +67,12 @@ class Window:
             self._pages.madvise(mmap.MADV_DONTNEED, first, position + size - first)
 
     def close(self) -> None:
-        """Let go of the pages and let writers go on. Tensors of this window must not be used any more."""
+        """Let go of the pages and let writers go on. Tensors of this window should not be used any more."""
         pages, self._pages = self._pages, None
         if pages is None or fcntl is None:
             return
-        with contextlib.suppress(BufferError):  # a tensor is still referred to: the pages go with it
-            pages.close()
+        # Not pages.close(): a tensor somebody still holds would then look at nothing and end the process. It holds the
+        # map, whose last reference unmaps it.
+        del pages
         with contextlib.suppress(OSError):
             fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
