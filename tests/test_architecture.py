@@ -17,7 +17,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "extensions_lib"
 
 ENGINE = "lycopatch.engine"
 TABLES = tuple(f"{ENGINE}.{name}" for name in ("algorithms", "dialects", "families"))
-FOUNDATIONS = tuple(f"{ENGINE}.{name}" for name in ("types", "errors", "report", "linalg"))
+FOUNDATIONS = tuple(f"{ENGINE}.{name}" for name in ("types", "wording", "errors", "report", "linalg"))
 HOST_API = "lycopatch.hosts.a1111.host_api"
 ENGINE_PACKAGES = sys.stdlib_module_names | {"torch", "safetensors"}
 

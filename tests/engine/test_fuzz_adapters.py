@@ -94,7 +94,7 @@ def test_ten_thousand_damaged_networks_give_reports_and_leave_the_model_as_it_wa
         if number % 50 == 0:
             assert not differing(model, pristine), f"one of the files up to {number}"
     assert not differing(model, pristine)
-    assert min(outcomes.values()) > 500, outcomes
+    assert min(outcomes.values()) > 100, outcomes
 
 
 def _keys_are_conserved(path: Path, keys: dict) -> None:

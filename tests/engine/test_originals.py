@@ -24,6 +24,7 @@ from lycopatch.engine.errors import CheckpointChanged
 from lycopatch.engine.originals import same_bits
 from lycopatch.hosts.memory import NetworkLoader
 from networks import WITHOUT_NEW_BIASES, write_network
+from oracles.case import F8
 from random_models import as_module, copied, differing, layers_of, sd15, sd21, tensors_of, write_checkpoint
 
 PLACES = ("conv_in", "down_blocks_0_attentions_0", "layers_0_")
@@ -204,13 +205,14 @@ def test_any_bits_come_back_also_payloads_of_nan_and_minus_zero(
 
 
 def test_same_bits_sees_every_difference_and_no_other_one() -> None:
-    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.float8_e4m3fn):
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, *F8):
+        itemsize = torch.empty((), dtype=dtype).element_size()
         for length in (0, 1, 2, 3, 7, 8, 33):
             for offset in (0, 1, 3):
-                raw = torch.randint(0, 256, ((length + offset) * dtype.itemsize,), dtype=torch.uint8)
+                raw = torch.randint(0, 256, ((length + offset) * itemsize,), dtype=torch.uint8)
                 one, two = raw.clone().view(dtype)[offset:], raw.clone().view(dtype)[offset:]
                 assert same_bits(one, two)
-                for byte in range(length * dtype.itemsize):
+                for byte in range(length * itemsize):
                     two.view(torch.uint8)[byte] ^= 0x80
                     assert not same_bits(one, two)
                     two.view(torch.uint8)[byte] ^= 0x80
@@ -479,7 +481,7 @@ def test_a_module_with_multihead_attention_gets_the_bits_of_a_dict(tmp_path: Pat
     assert torch.equal(fused[0](text, text, text)[0], silent)
 
 
-@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float64])
+@pytest.mark.parametrize("dtype", [*F8, torch.float64])
 @pytest.mark.parametrize("with_file", [False, True])
 def test_unusual_number_formats_are_patched_and_come_back(with_file: bool, dtype: torch.dtype, tmp_path: Path) -> None:
     start = {name: tensor.to(dtype) for name, tensor in pristine().items()}

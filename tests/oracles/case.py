@@ -13,13 +13,10 @@ from torch import Tensor
 
 F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
 HALVES = (F16, BF16)
-DTYPE_NAMES = {
-    F32: "f32",
-    F16: "f16",
-    BF16: "bf16",
-    torch.float8_e4m3fn: "f8e4m3",
-    torch.float8_e5m2: "f8e5m2",
-}
+F8 = tuple(getattr(torch, name) for name in ("float8_e4m3fn", "float8_e5m2") if hasattr(torch, name))
+"""None of them before torch 2.1."""
+
+DTYPE_NAMES = {F32: "f32", F16: "f16", BF16: "bf16"} | dict(zip(F8, ("f8e4m3", "f8e5m2"), strict=False))
 
 EXACT = 1e-6
 """Tolerance where reference and loader differ by the rounding of float32 arithmetic alone."""

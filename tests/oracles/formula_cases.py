@@ -20,6 +20,7 @@ from oracles.case import (
     BF16,
     DTYPE_NAMES,
     EXACT,
+    F8,
     F16,
     F32,
     HALVES,
@@ -35,7 +36,6 @@ from oracles.layers import make_layer, parameters_of
 Tensors = dict[str, Tensor]
 RANK = 4
 PEFT = "base_model.model."
-F8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from oracles import OracleCase, all_cases, formula_cases, lycoris_cases, peft_cases
+from oracles import OracleCase, all_cases, origins
 from oracles.case import BF16, F16, F32, Numbers, relative
 from oracles.layers import LAYERS, effective_parameters, make_layer
 
@@ -106,7 +106,7 @@ def test_alpha_seldom_equals_the_rank_since_that_would_hide_a_wrong_scale(cases:
 
 def test_the_cases_are_the_same_every_time_and_leave_the_random_generator_alone(cases: list[OracleCase]):
     before = torch.get_rng_state()
-    again = [case for make in (lycoris_cases, peft_cases, formula_cases) for case in make.__wrapped__()]
+    again = [case for make in origins() for case in make.__wrapped__()]
     assert torch.equal(before, torch.get_rng_state())
     for first, second in zip(cases, again, strict=True):
         assert first.id == second.id

@@ -27,6 +27,7 @@ from lycopatch.engine.linalg import Delta, Dense, Sum, scaled
 from lycopatch.engine.peft_config import PeftConfig, find_peft_config
 from lycopatch.engine.reading import TensorFile
 from lycopatch.engine.types import Fingerprint, TensorSpec
+from lycopatch.engine.wording import shown
 
 _SHARED = frozenset({"vera_A", "vera_B"})
 _BIASES = ("diff_b", "b_norm", "lora_bias")
@@ -156,7 +157,7 @@ class AdapterLayer:
         if not known_finite:
             for suffix, tensor in tensors.items():
                 if suffix not in _NUMBERS and tensor.is_floating_point() and not _all_finite(tensor):
-                    raise MalformedLayer(self.name, f'"{self.keys[suffix]}" holds numbers that are not finite')
+                    raise MalformedLayer(self.name, f"{shown(self.keys[suffix])} holds numbers that are not finite")
         return LoadedLayer(self, tensors)
 
 
@@ -331,7 +332,7 @@ def _group(file: TensorFile) -> _Grouped:
         else:
             place = grouped.shared if parts.suffix in _SHARED else grouped.layers.setdefault(parts.layer, {})
             if parts.suffix in place:
-                reason = f'"{place[parts.suffix]}" means the same tensor'
+                reason = f"{shown(place[parts.suffix])} means the same tensor"
                 grouped.leftovers.append(Leftover(key, "skipped", "duplicate", reason, parts.layer))
             else:
                 place[parts.suffix] = key

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from lycopatch.engine.wording import shown
+
 
 class AdapterError(Exception):
     """Base of everything that is the file's, the prompt's or the model's fault, never the engine's."""
@@ -21,13 +23,13 @@ class AdapterNotFound(AdapterError):
         self.name = name
         self.near_misses = tuple(near_misses)
         self.ambiguous = ambiguous
-        listed = ", ".join(f'"{miss}"' for miss in self.near_misses)
+        listed = ", ".join(map(shown, self.near_misses))
         if ambiguous:
-            sentence = f'The name "{name}" fits several networks: {listed}. Write the folder in front of it.'
+            sentence = f"The name {shown(name)} fits several networks: {listed}. Write the folder in front of it."
         elif listed:
-            sentence = f'There is no network named "{name}". Did you mean {listed}?'
+            sentence = f"There is no network named {shown(name)}. Did you mean {listed}?"
         else:
-            sentence = f'There is no network named "{name}", and none with a similar name.'
+            sentence = f"There is no network named {shown(name)}, and none with a similar name."
         super().__init__(sentence)
 
 
@@ -37,18 +39,7 @@ class UnreadableAdapter(AdapterError):
     def __init__(self, path: Path | str, reason: str) -> None:
         self.path = Path(path)
         self.reason = reason
-        super().__init__(f'"{self.path.name}" can not be read: {reason}')
-
-
-class UnknownAlgorithm(AdapterError):
-    """No algorithm explains a layer's tensors: ``layer``, the ``closest`` algorithm, and ``why`` it does not fit."""
-
-    def __init__(self, layer: str, closest: str | None, why: str) -> None:
-        self.layer = layer
-        self.closest = closest
-        self.why = why
-        nearest = f"; closest is {closest}: {why}" if closest else f": {why}"
-        super().__init__(f'No algorithm explains the tensors of layer "{layer}"{nearest}.')
+        super().__init__(f"{shown(self.path.name)} can not be read: {reason}")
 
 
 class MalformedLayer(AdapterError):
@@ -57,16 +48,7 @@ class MalformedLayer(AdapterError):
     def __init__(self, layer: str, reason: str) -> None:
         self.layer = layer
         self.reason = reason
-        super().__init__(f'Layer "{layer}" is damaged: {reason}.')
-
-
-class TargetMismatch(AdapterError):
-    """A layer does not fit the model's tensor: ``layer`` and ``reason`` (usually another base model)."""
-
-    def __init__(self, layer: str, reason: str) -> None:
-        self.layer = layer
-        self.reason = reason
-        super().__init__(f'Layer "{layer}" does not fit this model: {reason}.')
+        super().__init__(f"Layer {shown(layer)} is damaged: {reason}.")
 
 
 class CheckpointChanged(AdapterError):
@@ -75,7 +57,8 @@ class CheckpointChanged(AdapterError):
     def __init__(self, path: Path | str, reason: str) -> None:
         self.path = Path(path)
         self.reason = reason
-        super().__init__(f'The checkpoint "{self.path.name}" changed on disk ({reason}). Load the checkpoint again.')
+        name = shown(self.path.name)
+        super().__init__(f"The checkpoint {name} changed on disk ({reason}). Load the checkpoint again.")
 
 
 class UnknownModel(AdapterError):

@@ -15,6 +15,7 @@ from lycopatch.engine.report import Issue, Outcome, TagReport
 from lycopatch.engine.request import AdapterRequest
 from lycopatch.engine.targets import TargetIndex
 from lycopatch.engine.types import Fingerprint
+from lycopatch.engine.wording import plain, shown
 
 LayerId = tuple[str, Fingerprint, str]
 """A layer of a file: path, fingerprint, layer name. A file that was written again has other layers."""
@@ -83,7 +84,7 @@ class _Trouble:
             first = next(what for what, why in reasons.items() if why == reason)
             noun = "key" if kind in _KINDS_OF_KEYS else "layer"
             count = f"{len(reasons)} {noun}s" if len(reasons) > 1 else f"1 {noun}"
-            message = f'{count} of "{tag.name}" left out ({kind}), for example {first}: {reason}.'
+            message = f"{count} of {shown(tag.name)} left out ({kind}), for example {plain(first)}: {reason}."
             yield Issue(kind, message, tag=tag.tag, file=tag.path, layer=first)
 
 
@@ -126,7 +127,7 @@ def _plan_tag(
         elif layer_id in broken:
             trouble.add("damaged layer", layer.name, broken[layer_id])
         elif target.weight in taken:
-            trouble.add("duplicate", layer.name, f'"{taken[target.weight]}" names the same layer')
+            trouble.add("duplicate", layer.name, f"{shown(taken[target.weight])} names the same layer")
         else:
             outcome = "applied"
             taken[target.weight] = layer.name

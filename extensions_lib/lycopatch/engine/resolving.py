@@ -18,6 +18,7 @@ from lycopatch.engine.recognise import TITLES, recognise
 from lycopatch.engine.report import Issue, LoadedEmbedding, TagReport
 from lycopatch.engine.request import AdapterRequest
 from lycopatch.engine.targets import TargetIndex
+from lycopatch.engine.wording import shown
 
 KEYS_REMEMBERED = 200_000
 """How many keys of parsed headers are kept, the least recently used files leaving first (some 100 MB)."""
@@ -118,7 +119,9 @@ def explain(tag: TagReport, adapter: Adapter, index: TargetIndex) -> None:
     """Name the family of a planned network, and put the sentence that explains most in front of its issues."""
     ours = index.model.family
     if not adapter.layers:
-        message = f'"{tag.name}" holds no layer that could be applied.'
+        if adapter.embeddings:
+            return  # nothing but textual inversions, which the host registers
+        message = f"{shown(tag.name)} holds no layer that could be applied."
         tag.issues.insert(0, Issue("empty", message, tag.tag, tag.path))
     elif tag.layers_applied * 2 > tag.layers_total:
         tag.family = ours  # it fits the model: no need to compare it with all others
@@ -127,5 +130,5 @@ def explain(tag: TagReport, adapter: Adapter, index: TargetIndex) -> None:
         tag.family = verdict.family
         if tag.layers_applied * 10 < tag.layers_total and verdict.family and not verdict.allows(ours):
             title = TITLES.get(ours, "another one")
-            message = f'"{tag.name}" was made for {verdict.title}, the loaded model is {title}.'
+            message = f"{shown(tag.name)} was made for {verdict.title}, the loaded model is {title}."
             tag.issues.insert(0, Issue("other base model", message, tag.tag, tag.path))

@@ -174,7 +174,9 @@ def test_contents_that_are_no_usable_tensors(tmp_path: Path, content: object, wo
 @pytest.mark.filterwarnings("ignore")  # quantised tensors are on their way out of torch
 def test_a_quantised_tensor_is_refused(tmp_path: Path) -> None:
     tensor = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
-    assert 'tensor "a" is stored as qint8' in refusal(saved(tmp_path / "a.pt", {"a": tensor}))
+    reason = refusal(saved(tmp_path / "a.pt", {"a": tensor}))
+    # older versions of torch do not even make one from a file
+    assert 'tensor "a" is stored as qint8' in reason or "PyTorch would have to run a program from it" in reason
 
 
 class Lie:

@@ -17,6 +17,8 @@ from hosts.diffusers.pipelines import picture, tiny_sd1, tiny_sd3, tiny_sdxl
 from lycopatch.hosts.diffusers import NetworkLoader
 
 peft = pytest.importorskip("peft", exc_type=ImportError)
+LYCORIS_ERRORS = (ImportError, AttributeError)
+"""What importing lycoris-lora raises where it is not there, and before torch 2.4."""
 
 PIPELINES: dict[str, Callable[[Path], Any]] = {"sd1": tiny_sd1, "sdxl": tiny_sdxl, "sd3": tiny_sd3}
 TEXT = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
@@ -107,7 +109,7 @@ def test_what_save_lora_adapter_wrote_with_another_alpha_than_rank(words: Path, 
 def test_what_lycoris_wrote_for_kohyas_scripts(
     family: str, options: dict[str, Any], words: Path, tmp_path: Path
 ) -> None:
-    kohya = pytest.importorskip("lycoris.kohya", exc_type=ImportError)
+    kohya = pytest.importorskip("lycoris.kohya", exc_type=LYCORIS_ERRORS)
     pipe = PIPELINES[family](words)
     encoders = [getattr(pipe, name) for name in ("text_encoder", "text_encoder_2") if hasattr(pipe, name)]
     with quiet():
@@ -124,7 +126,7 @@ def test_what_lycoris_wrote_for_kohyas_scripts(
 
 @pytest.mark.parametrize("options", [{"algo": "loha"}, {"algo": "full"}, {"algo": "lora", "train_norm": True}])
 def test_what_lycoris_wrote_for_a_lone_model(options: dict[str, Any], words: Path, tmp_path: Path) -> None:
-    lycoris = pytest.importorskip("lycoris", exc_type=ImportError)
+    lycoris = pytest.importorskip("lycoris", exc_type=LYCORIS_ERRORS)
     pipe = tiny_sd1(words)
     with quiet():
         network = lycoris.create_lycoris(pipe.unet, 1.0, linear_dim=4, linear_alpha=2.0, **options)

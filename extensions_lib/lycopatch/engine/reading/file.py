@@ -12,8 +12,8 @@ import torch
 
 from lycopatch.engine.errors import UnreadableAdapter
 from lycopatch.engine.reading.dtypes import torch_dtype
-from lycopatch.engine.reading.sentences import shown
 from lycopatch.engine.types import Fingerprint, TensorSpec
+from lycopatch.engine.wording import shown
 
 
 class TensorFile(ABC):

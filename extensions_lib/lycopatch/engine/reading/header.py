@@ -15,8 +15,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
-from lycopatch.engine.reading.sentences import shown
 from lycopatch.engine.types import DTYPE_BYTES, TensorSpec
+from lycopatch.engine.wording import shown
 
 MAX_HEADER_BYTES = 100_000_000
 """The reference reader's limit; only pictures embedded in the metadata ever come near it."""

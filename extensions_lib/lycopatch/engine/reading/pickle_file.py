@@ -19,9 +19,10 @@ from lycopatch.engine.errors import UnreadableAdapter
 from lycopatch.engine.reading.dtypes import dtype_name
 from lycopatch.engine.reading.file import TensorFile
 from lycopatch.engine.reading.positional import check_fingerprint, fingerprint_of, require_file
-from lycopatch.engine.reading.sentences import mistaken_identity, shown, system_reason
+from lycopatch.engine.reading.sentences import mistaken_identity, system_reason
 from lycopatch.engine.reading.unwrapping import NotTensors, named_tensors
 from lycopatch.engine.types import TensorSpec
+from lycopatch.engine.wording import shown
 
 PICKLE_SUFFIXES = frozenset({".pt", ".ckpt", ".bin", ".pth"})
 

@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-_SHOWN_CHARACTERS = 80
-
-
-def shown(text: str) -> str:
-    """``text`` from a file in quotes, on one line, at most 80 characters: names may be megabytes of control codes."""
-    cut = text[:_SHOWN_CHARACTERS]
-    line = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in cut)
-    return f'"{line}…"' if len(text) > len(cut) else f'"{line}"'
-
 
 def system_reason(error: OSError | ValueError) -> str:
     """The reason for an error of the operating system, or for a path (ValueError) that can be no path."""

@@ -13,7 +13,7 @@ from typing import cast
 
 import torch
 
-from lycopatch.engine.reading.sentences import shown
+from lycopatch.engine.wording import shown
 
 _HCP_CONTAINERS = ("lora", "plugin", "base")
 

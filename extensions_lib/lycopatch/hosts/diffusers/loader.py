@@ -10,7 +10,6 @@ from types import TracebackType
 from torch import nn
 
 from lycopatch.engine.catalog import Catalog
-from lycopatch.engine.errors import CheckpointChanged
 from lycopatch.engine.patching import Progress
 from lycopatch.engine.report import Issue, Report
 from lycopatch.engine.request import ParsedPrompt, parse_prompt
@@ -84,6 +83,12 @@ class NetworkLoader:
             self._embeddings.remove()
             return self.session.deactivate()
 
+    def forget(self) -> None:
+        """After other weights were loaded into the same model: nothing of ours is in it any more, nothing to undo."""
+        with self._lock:
+            self._embeddings.remove()
+            self.session.forget()
+
     def close(self) -> None:
         """Deactivate and let go of the checkpoint files."""
         with self._lock:
@@ -111,8 +116,6 @@ class NetworkLoader:
     def _activate(self, parsed: ParsedPrompt, progress: Progress | None) -> Report:
         try:
             report = self.session.activate(parsed.requests, parsed.issues, progress)
-        except CheckpointChanged:
-            raise  # nothing was changed
         except BaseException:
             self._embeddings.remove()  # as the session took its networks out of the model
             raise

@@ -56,6 +56,10 @@ class NetworkLoader:
         """Give every patched tensor its original back, bit for bit; returns how many there were."""
         return self.session.deactivate()
 
+    def forget(self) -> None:
+        """After other weights were loaded into the same model: nothing of ours is in it any more, nothing to undo."""
+        self.session.forget()
+
     def close(self) -> None:
         """Deactivate and let go of the checkpoint file."""
         with self._files:

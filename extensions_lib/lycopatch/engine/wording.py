@@ -1,0 +1,17 @@
+"""How text of strangers appears in sentences: names and keys may be megabytes of control codes."""
+
+from __future__ import annotations
+
+_SHOWN_CHARACTERS = 120
+
+
+def shown(text: str) -> str:
+    """``text`` in quotes, on one line, shortened, with nothing in it that a terminal or a page could obey."""
+    return f'"{plain(text)}"'
+
+
+def plain(text: str) -> str:
+    """``text`` on one line, shortened, unprintable characters replaced."""
+    cut = text[:_SHOWN_CHARACTERS]
+    line = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in cut)
+    return f"{line}…" if len(text) > len(cut) else line
