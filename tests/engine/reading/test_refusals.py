@@ -13,6 +13,7 @@ from fuzzing import frame, pack, repack
 from lycopatch.engine.errors import UnreadableAdapter
 from lycopatch.engine.reading import open_tensor_file
 from lycopatch.engine.reading.header import BadHeader, parse_header
+from lycopatch.engine.wording import shown
 
 GOOD = repack({"a": ("F32", [2], b"\0" * 8), "b": ("F16", [2, 1], b"\0" * 4)}, {"k": "v"})
 
@@ -20,7 +21,7 @@ GOOD = repack({"a": ("F32", [2], b"\0" * 8), "b": ("F16", [2, 1], b"\0" * 4)}, {
 def refusal(path: Path) -> str:
     with pytest.raises(UnreadableAdapter) as caught:
         open_tensor_file(path)
-    assert str(caught.value) == f'"{path.name}" can not be read: {caught.value.reason}'
+    assert str(caught.value) == f"{shown(path.name)} can not be read: {caught.value.reason}"
     assert caught.value.reason.endswith(".")
     return caught.value.reason
 
