@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lycopatch.cli import safetensors_writer
-from lycopatch.engine.patching import TensorWriter
 from lycopatch.engine.reading import file_hashes
 from lycopatch.engine.reading.safetensors_file import SafetensorsFile
+from lycopatch.engine.writing import TensorWriter
 from lycopatch.hosts.memory import NetworkLoader
 from networks import WITHOUT_NEW_BIASES, network, write_network
 from random_models import bits, copied, differing, layers_of, sd21

@@ -60,7 +60,7 @@ before = private_bytes()
 report = loader.activate("<lora:lora16:0.8>")
 active = private_bytes()
 names = [name for name in tensors if tensors[name].dim() > 1]
-touched = sum(tensors[name].nbytes for name in names)
+touched = sum(tensors[name].numel() * tensors[name].element_size() for name in names)
 loader.activate("<lora:lora16:0.4>")
 switched = private_bytes()
 loader.deactivate()

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import lycopatch
-from lycopatch.engine import patching
+from lycopatch.engine import patching, writing
 from lycopatch.engine.errors import CheckpointChanged
 from lycopatch.engine.originals import same_bits
 from lycopatch.hosts.memory import NetworkLoader
@@ -56,6 +56,11 @@ def pristine() -> Mapping[str, Tensor]:
     return sd15(shrink=40)
 
 
+def size(tensor: Tensor) -> int:
+    """In bytes; ``Tensor.nbytes`` came with torch 2.1."""
+    return tensor.numel() * tensor.element_size()
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     return write_checkpoint(tmp_path / "checkpoint.safetensors", pristine())
@@ -86,8 +91,8 @@ def test_originals_from_the_file_and_from_copies_lead_to_the_same_bits(
     workers: int, block: int | None, folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if block:
-        monkeypatch.setattr(patching, "BLOCK_ELEMENTS", block)
-        monkeypatch.setattr(patching, "SMALL_BLOCK_ELEMENTS", block)
+        monkeypatch.setattr(writing, "BLOCK_ELEMENTS", block)
+        monkeypatch.setattr(writing, "SMALL_BLOCK_ELEMENTS", block)
     file, ram = copied(pristine()), copied(pristine())
     of_file = Loader(file, [folder], checkpoint=checkpoint, workers=workers)
     of_ram = Loader(ram, [folder], workers=workers)
@@ -105,7 +110,7 @@ def test_a_live_tensor_that_differs_from_the_file_is_copied_and_all_others_are_n
 ) -> None:
     """One bit, at the beginning, in the middle or at the end: the blocks before it have been overwritten by then."""
     if block:
-        monkeypatch.setattr(patching, "BLOCK_ELEMENTS", block)
+        monkeypatch.setattr(writing, "BLOCK_ELEMENTS", block)
     merged = copied(pristine())
     bits = merged[CONV].view(-1).view(torch.int16)
     bits[place] ^= 1
@@ -115,8 +120,8 @@ def test_a_live_tensor_that_differs_from_the_file_is_copied_and_all_others_are_n
         loader.activate(f"<lora:{algorithm}:0.5>")
         Loader(plain, [folder]).activate(f"<lora:{algorithm}:0.5>")
         assert not differing(model, plain)
-        made_biases = sum(tensor.nbytes for name, tensor in model.items() if name not in merged)
-        assert loader.session.bytes_held in (merged[CONV].nbytes, merged[CONV].nbytes + made_biases)
+        made_biases = sum(size(tensor) for name, tensor in model.items() if name not in merged)
+        assert loader.session.bytes_held in (size(merged[CONV]), size(merged[CONV]) + made_biases)
         loader.deactivate()
         assert not differing(model, merged)
         assert loader.session.bytes_held == 0
@@ -126,7 +131,7 @@ def test_one_touched_tensor_after_another_is_given_back_when_an_activation_break
     folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For every block of every tensor: an error there, from the file's originals, leaves the pristine bits."""
-    monkeypatch.setattr(patching, "BLOCK_ELEMENTS", 64)
+    monkeypatch.setattr(writing, "BLOCK_ELEMENTS", 64)
     original = patching.Originals.rows
     calls, fail_at = 0, 0
 
@@ -190,7 +195,7 @@ def test_any_bits_come_back_also_payloads_of_nan_and_minus_zero(
     tmp_path_factory: pytest.TempPathFactory, algorithm: str, patterns: list[int], dtype: torch.dtype, from_file: bool
 ) -> None:
     tmp_path = tmp_path_factory.mktemp("bits")
-    model = {name: tensor.to(dtype) for name, tensor in pristine().items()}
+    model = {name: tensor.to(dtype, copy=True) for name, tensor in pristine().items()}
     for name in (CONV, Q):
         odd = torch.tensor([*patterns, 0x7C01, -0x8000, 0x7E55, -0x3FF], dtype=torch.int16)
         model[name].view(-1).view(torch.int16)[3 : 3 + len(odd)] = odd
@@ -348,7 +353,7 @@ def test_a_restore_that_fails_in_the_middle_of_a_half_written_tensor_can_be_trie
     folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The model differs from the file in rows that were not reached: these must never come from the file."""
-    monkeypatch.setattr(patching, "BLOCK_ELEMENTS", 36)
+    monkeypatch.setattr(writing, "BLOCK_ELEMENTS", 36)
     merged = copied(pristine())
     merged[CONV][-1] = 9.0
     model = copied(merged)
@@ -460,14 +465,14 @@ def test_parameters_stay_the_same_objects(folder: Path) -> None:
 
 
 def test_a_module_with_multihead_attention_gets_the_bits_of_a_dict(tmp_path: Path) -> None:
-    tensors = sd21(shrink=40)
+    tensors = sd21(shrink=40, dtype=torch.bfloat16)  # torch 2.0 has no half-precision matmul for the CPU
     layers = layers_of(tensors, only=("layers_0_", "layers_1_"))
     for algorithm in ("lora", "dora", "oft"):
         write_network(tmp_path / f"{algorithm}.safetensors", layers, algorithm)
     module, plain = as_module(tensors), copied(tensors)
     fused = [each for each in module.modules() if isinstance(each, nn.MultiheadAttention)]
     assert fused
-    text = torch.randn(3, 1, fused[0].embed_dim).half()
+    text = torch.randn(3, 1, fused[0].embed_dim).bfloat16()
     silent = fused[0](text, text, text)[0]
     of_module, of_dict = Loader(module, [tmp_path]), Loader(plain, [tmp_path])
     for prompt in ("<lora:lora:0.5>", "<lora:dora><lora:oft:0.5>"):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lycopatch.engine import patching
+from lycopatch.engine import patching, writing
 from lycopatch.hosts.memory import NetworkLoader
 from lycopatch.hosts.memory.models import DictModel
 from networks import ALGORITHMS, WITHOUT_NEW_BIASES, Tensors, network, write_network
@@ -155,8 +155,8 @@ def test_the_size_of_the_blocks_changes_nothing_but_fp32_rounding(
     start = {name: tensor.float() for name, tensor in pristine().items()}
     whole, pieces = copied(start), copied(start)
     NetworkLoader(whole, [folder]).activate(f"<lora:{algorithm}:0.6>")
-    monkeypatch.setattr(patching, "BLOCK_ELEMENTS", block)
-    monkeypatch.setattr(patching, "SMALL_BLOCK_ELEMENTS", block // 2)
+    monkeypatch.setattr(writing, "BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(writing, "SMALL_BLOCK_ELEMENTS", block // 2)
     NetworkLoader(pieces, [folder]).activate(f"<lora:{algorithm}:0.6>")
     assert differing(whole, start)
     for name in differing(whole, pieces):
@@ -412,7 +412,7 @@ def test_an_error_between_two_blocks_of_one_tensor_leaves_the_model_pristine(
             raise MemoryError("in the middle of a tensor")
         return original(self, name, live, start, stop, scratch)
 
-    monkeypatch.setattr(patching, "BLOCK_ELEMENTS", 64)
+    monkeypatch.setattr(writing, "BLOCK_ELEMENTS", 64)
     monkeypatch.setattr(patching.Originals, "rows", rows)
     model = copied(pristine())
     loader = NetworkLoader(model, [folder], workers=workers)

@@ -23,7 +23,6 @@ from lycopatch.cli.safetensors_writer import in_file_order, write_safetensors
 from lycopatch.cli.terminal import Refused, paint, progress, safe, say, say_json, size_text, trouble
 from lycopatch.engine.catalog import Catalog
 from lycopatch.engine.originals import Originals
-from lycopatch.engine.patching import TensorWriter
 from lycopatch.engine.planning import LayerId, Wanted
 from lycopatch.engine.reading import TensorFile, file_hashes, open_tensor_file
 from lycopatch.engine.report import Issue, TagReport
@@ -31,6 +30,7 @@ from lycopatch.engine.request import AdapterRequest, ParsedPrompt, parse_prompt
 from lycopatch.engine.resolving import AdapterCache, OpenNetworks
 from lycopatch.engine.targets import TargetIndex
 from lycopatch.engine.types import TensorSpec
+from lycopatch.engine.writing import TensorWriter
 
 METADATA_KEY = "lycopatch.bake"
 _STALE = frozenset({"modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash"})

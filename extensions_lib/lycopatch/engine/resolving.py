@@ -91,7 +91,7 @@ class OpenNetworks:
     def load(
         self, contribution: Contribution, device: torch.device, dtype: torch.dtype, *, known_finite: bool = False
     ) -> LoadedLayer:
-        """Read the tensors of a layer of one of the files (``patching.Loader``)."""
+        """Read the tensors of a layer of one of the files (``writing.Loader``)."""
         file = self._files[Path(contribution.layer_id[0])]
         return contribution.layer.load(file, device, dtype, known_finite=known_finite)
 
