@@ -215,7 +215,7 @@ def _random(dtype: str, shape: list[int], rng: random.Random) -> tuple[str, list
     count = min(count, 1 << 16)
     if dtype in ("F32", "F16") and rng.random() < 0.8:
         values = torch.tensor([rng.gauss(0, 1) for _ in range(count)], dtype=_DTYPES[dtype])
-        return dtype, shape, save({"x": values})[-values.nbytes :] if count else b""
+        return dtype, shape, save({"x": values})[-count * DTYPE_BYTES[dtype] :] if count else b""
     return dtype, shape, rng.randbytes(count * DTYPE_BYTES[dtype])
 
 

@@ -113,7 +113,8 @@ def test_thousands_of_mutated_files_are_refused_or_read_as_the_reference_reads_t
             if reason and reference_accepts(path) and not any(known in reason for known in STRICTER_ON_PURPOSE):
                 needlessly_refused[reason] += 1
     assert counts.total() >= FILES >= 10_000
-    assert min(counts["read"], counts["refused"]) > FILES // 5, "the mutator no longer makes both kinds"
+    # an eighth: an old torch lacks number formats and refuses more
+    assert min(counts["read"], counts["refused"]) > FILES // 8, "the mutator no longer makes both kinds"
     assert not needlessly_refused
 
 
