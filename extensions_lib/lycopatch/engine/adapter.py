@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -45,10 +46,10 @@ _NOT_NETWORKS = {
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A key that belongs to no usable layer, and why. ``outcome`` is ``unknown`` or ``skipped``."""
+    """A key that belongs to no usable layer, and why."""
 
     key: str
-    outcome: str
+    outcome: Literal["unknown", "skipped"]
     kind: str
     reason: str
     layer: str | None = None
@@ -100,8 +101,8 @@ class AdapterLayer:
     def modifiers(self) -> tuple[str, ...]:
         """Names of what goes with the algorithm: DoRA, bias, sparse residual …"""
         named = {
-            "DoRA": ("dora_scale", "magnitude"),
-            "bias": ("diff_b", "b_norm", "lora_bias"),
+            "DoRA": _MAGNITUDES,
+            "bias": _BIASES,
             "residual": ("bias", "bias_indices"),
             "scalar": ("scalar",),
             "scale": ("scale",),

@@ -222,6 +222,12 @@ def flat(tensor: Tensor) -> Tensor:
     return tensor.reshape(tensor.shape[0] if tensor.dim() else 1, -1)
 
 
+def matrix_size(tensor: Tensor) -> tuple[int, int]:
+    """Rows and columns of a weight seen as a matrix; a single number is one row."""
+    rows = tensor.shape[0] if tensor.dim() else 1
+    return rows, tensor.numel() // max(rows, 1)
+
+
 def tucker_down(core: Tensor, down: Tensor) -> Tensor:
     """``out[p, i·x·y] = Σ_q core[p, q, x, y] · down[q, i]``: a Tucker core folded into the input factor."""
     folded = torch.einsum("pqxy,qi->pixy", core, down.reshape(down.shape[0], -1))

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lycopatch.engine.errors import CheckpointChanged, UnreadableAdapter
+from lycopatch.engine.linalg import matrix_size
 from lycopatch.engine.reading import TensorFile
 from lycopatch.engine.reading.dtypes import torch_dtype
 
@@ -135,9 +136,8 @@ class Originals:
     def keep(self, name: str, live: Tensor) -> None:
         """Make sure now that the values ``live`` has can be given back later."""
         self.keep_while_writing(name, live)
-        rows = live.shape[0] if live.dim() else 1
-        cols = max(live.numel() // max(rows, 1), 1)
-        step = max(1, BLOCK_BYTES // (cols * live.element_size()))
+        rows, cols = matrix_size(live)
+        step = max(1, BLOCK_BYTES // max(cols * live.element_size(), 1))
         scratch = torch.empty(min(step, rows) * cols, dtype=live.dtype, device="cpu")
         for start in range(self._verified_rows.get(name, rows), rows, step):
             self.rows(name, live, start, min(start + step, rows), scratch)
@@ -150,7 +150,7 @@ class Originals:
         if name not in self._from_file:
             return _rows(self._copies.get(name, live), start, stop)
         assert self.checkpoint is not None
-        cols = live.numel() // live.shape[0] if live.dim() else 1
+        all_rows, cols = matrix_size(live)
         out = self.checkpoint.view(name, start * cols, (stop - start) * cols, live.dtype)
         if out is None:
             out = scratch[: (stop - start) * cols]
@@ -161,7 +161,7 @@ class Originals:
         if not same_bits(out, current.to("cpu")):
             self._copy_instead(name, live, start)
             return _rows(self._copies[name], start, stop)
-        if stop == (live.shape[0] if live.dim() else 1):
+        if stop == all_rows:
             del self._verified_rows[name]
         else:
             self._verified_rows[name] = stop
@@ -176,7 +176,7 @@ class Originals:
         """Write the pristine values back, bit for bit, and let go of them."""
         if name in self._from_file:
             # a write that broke off left the rows it had not verified as they were
-            written = self._verified_rows.get(name, live.shape[0] if live.dim() else 1)
+            written = self._verified_rows.get(name, matrix_size(live)[0])
             self._read_into(name, live, written)
             self.release(name)
         else:

@@ -48,11 +48,6 @@ class Patcher:
     _applied: dict[str, TensorPatch] = field(default_factory=dict[str, TensorPatch])
     _made_biases: set[str] = field(default_factory=set[str])
 
-    @property
-    def active(self) -> int:
-        """How many tensors are not pristine now."""
-        return len(self._applied)
-
     def apply(self, plan: PatchPlan, load: Loader, progress: Progress | None = None) -> PatchResult:
         """Make the model what ``plan`` says. Tensors whose patch is the same are left alone.
 

@@ -20,7 +20,6 @@ from lycopatch.engine.wording import plain, shown
 LayerId = tuple[str, Fingerprint, str]
 """A layer of a file: path, fingerprint, layer name. A file that was written again has other layers."""
 
-
 _KINDS_OF_KEYS = frozenset({"unknown key", "empty tensor", "base weight"})
 """Troubles of single keys, whose layers may be fine."""
 
@@ -71,9 +70,8 @@ class Wanted:
 class _Trouble:
     """What of one tag can not be applied, collected so that one sentence tells of all of a kind."""
 
-    found: dict[str, dict[str, str]] = field(
-        default_factory=dict[str, "dict[str, str]"]
-    )  # kind → layer or key → reason
+    # kind → layer or key → reason
+    found: dict[str, dict[str, str]] = field(default_factory=dict[str, "dict[str, str]"])
 
     def add(self, kind: str, what: str, reason: str) -> None:
         self.found.setdefault(kind, {}).setdefault(what, reason)
@@ -178,8 +176,7 @@ def _mismatch(layer: AdapterLayer, target: BoundLayer) -> str | None:
 
 def _account_for_the_rest(adapter: Adapter, report: TagReport, trouble: _Trouble) -> None:
     for leftover in adapter.leftovers:
-        outcome: Outcome = "unknown" if leftover.outcome == "unknown" else "skipped"
-        report.keys[outcome].append(leftover.key)
+        report.keys[leftover.outcome].append(leftover.key)
         of_key = leftover.layer is None or leftover.kind in _KINDS_OF_KEYS
         trouble.add(leftover.kind, leftover.key if of_key else leftover.layer or "", leftover.reason)
     for embedding in adapter.embeddings:

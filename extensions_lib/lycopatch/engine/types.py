@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NewType
+from typing import Literal
 
 Component = Literal["unet", "te1", "te2", "te3"]
 """Which model a layer belongs to: the U-Net (or MMDiT), or the first, second or third text encoder."""
 
 COMPONENTS: tuple[Component, ...] = ("unet", "te1", "te2", "te3")
-
-Suffix = NewType("Suffix", str)
-"""What a tensor is inside its layer, in one canonical spelling (``lora_up``, ``hada_w1_a``, ``alpha`` …)."""
 
 DTYPE_BYTES: dict[str, int] = {
     "BOOL": 1,

@@ -17,7 +17,7 @@ from torch import Tensor
 from lycopatch.engine.adapter import LoadedLayer
 from lycopatch.engine.errors import MalformedLayer
 from lycopatch.engine.families.layers import BoundLayer, RowRange
-from lycopatch.engine.linalg import Delta, Dense, Hadamard, Kronecker, Sum, merge_low_rank, to_dense
+from lycopatch.engine.linalg import Delta, Dense, Hadamard, Kronecker, Sum, matrix_size, merge_low_rank, to_dense
 from lycopatch.engine.originals import Originals
 from lycopatch.engine.planning import Contribution, LayerId, TensorPatch
 from lycopatch.engine.ports import LiveModel
@@ -55,17 +55,22 @@ class _PristineBase:
         return self.target.shape
 
     def weight(self) -> Tensor:
-        parts = [self._rows(part) for part in self.target.weight]
-        whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+        whole = _pristine(self.model, self.originals, self.target.weight, self.device, self.dtype)
         return whole.T.contiguous() if self.target.transposed else whole
 
-    def _rows(self, part: RowRange) -> Tensor:
-        live = self.model.tensor(part.tensor)
-        cols = live.numel() // live.shape[0]
-        scratch = torch.empty((part.stop - part.start) * cols, dtype=live.dtype, device="cpu")
-        rows = self.originals.rows(part.tensor, live, part.start, part.stop, scratch)
+
+def _pristine(
+    model: LiveModel, originals: Originals, ranges: Sequence[RowRange], device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """The original numbers of some row ranges, one after the other, ``[rows, cols]``: memory of their own."""
+    gathered: list[Tensor] = []
+    for part in ranges:
+        live = model.tensor(part.tensor)
+        scratch = torch.empty((part.stop - part.start) * matrix_size(live)[1], dtype=live.dtype, device="cpu")
+        rows = originals.rows(part.tensor, live, part.start, part.stop, scratch)
         # one layout whatever the live tensor's: products of other strides round differently
-        return rows.to(device=self.device, dtype=self.dtype, copy=True, memory_format=torch.contiguous_format)
+        gathered.append(rows.to(device=device, dtype=dtype, copy=True, memory_format=torch.contiguous_format))
+    return torch.cat(gathered) if len(gathered) > 1 else gathered[0]
 
 
 class Scratch:
@@ -144,18 +149,9 @@ class TensorWriter:
     def _bias_delta(
         self, loaded: LoadedLayer, target: BoundLayer, device: torch.device, dtype: torch.dtype
     ) -> Dense | None:
-        rows: list[Tensor] = []
-        for part in _bias_ranges(target):
-            live = self.model.tensor(part.tensor)
-            scratch = torch.empty(part.stop - part.start, dtype=live.dtype, device="cpu")
-            rows.append(self.originals.rows(part.tensor, live, part.start, part.stop, scratch).reshape(-1))
-        bias = torch.cat([row.to(device=device, dtype=dtype) for row in rows])
-        delta = loaded.bias_delta(bias)
-        if delta is None:
-            return None
-        if delta.numel() != bias.numel():
-            raise MalformedLayer(loaded.layer.name, f"its bias has {delta.numel()} numbers, the layer {bias.numel()}")
-        return Dense(delta.reshape(-1, 1))
+        bias = _pristine(self.model, self.originals, _bias_ranges(target), device, dtype)
+        delta = loaded.bias_delta(bias.reshape(-1))
+        return None if delta is None else Dense(delta.reshape(-1, 1))
 
     def write(self, name: str, parts: Sequence[Part]) -> None:
         """Write round(pristine + Σ parts) into the live tensor, block by block."""
@@ -163,8 +159,7 @@ class TensorWriter:
         if _write_kronecker(parts, self.originals, name, live, self.scratch):
             return
         device, dtype = self._arithmetic(name, live)
-        rows = live.shape[0] if live.dim() else 1
-        cols = live.numel() // max(rows, 1)
+        rows, cols = matrix_size(live)
         step = rows if device.type != "cpu" else max(1, _block_elements(parts) // max(cols, 1))
         size = min(step, rows) * cols
         stored = self.scratch.take("stored", size, live.dtype, torch.device("cpu"))
@@ -214,7 +209,7 @@ def _write_kronecker(parts: Sequence[Part], originals: Originals, name: str, liv
     delta = parts[0].delta if len(parts) == 1 else None
     if not isinstance(delta, Kronecker) or live.dtype not in (torch.float16, torch.bfloat16):
         return False
-    whole = (delta.rows, delta.cols) == (live.shape[0], live.numel() // live.shape[0])
+    whole = (delta.rows, delta.cols) == matrix_size(live)
     if not whole or not live.is_contiguous() or live.device.type != "cpu" or not _addcmul_rounds_once(live.dtype):
         return False
     w1, w2 = delta.w1.to(live.dtype), delta.w2.to(live.dtype)
