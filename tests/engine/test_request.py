@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lycopatch.engine.request import AdapterRequest, duplicate_issues, parse_arguments, parse_prompt
+from lycopatch.engine.request import AdapterRequest, duplicate_issues, parse_prompt
 
 OUT = "so the tag was left out"
 WRITE = "write <lora:name:0.8>."
@@ -303,84 +303,6 @@ def test_a_request_can_not_be_changed() -> None:
         request.name = "b"  # type: ignore[misc]
 
 
-def host_split(args: str) -> tuple[list[str], dict[str, str]]:
-    """What the WebUI's own parser makes of a tag's inside: one "=" makes a named argument, wherever it stands."""
-    positional: list[str] = []
-    named: dict[str, str] = {}
-    for item in args.split(":"):
-        parts = item.split("=", maxsplit=2)
-        if len(parts) == 2:
-            named[parts[0]] = parts[1]
-        else:
-            positional.append(item)
-    return positional, named
-
-
-@pytest.mark.parametrize(("tag", "expected"), [case for case in UNDERSTOOD if "lbw=" not in case[0]])
-def test_a_tag_that_a_host_has_split_means_the_same(tag: str, expected: tuple[str, float, float, int | None]) -> None:
-    kind, args = tag[1:-1].split(":", maxsplit=1)
-    request, issues = parse_arguments(kind, *host_split(args))
-    assert request is not None
-    assert values(request) == expected
-    assert issues == []
-
-
-@pytest.mark.parametrize(
-    ("positional", "named", "expected"),
-    [
-        ([], {"a": "b"}, ("a=b", 1.0, 1.0, None)),
-        ([], {"a": "b", "te": "0.5"}, ("a=b", 0.5, 0.5, None)),
-        (["0.8", "1"], {"a": "b"}, ("a=b", 0.8, 1.0, None)),
-        ([], {" a": "b "}, (" a=b ", 1.0, 1.0, None)),
-        (["2"], {"te": "0.5"}, ("2", 0.5, 0.5, None)),
-    ],
-)
-def test_a_name_with_an_equals_sign_is_put_together_again(
-    positional: list[str], named: dict[str, str], expected: tuple[str, float, float, int | None]
-) -> None:
-    request, issues = parse_arguments("lora", positional, named)
-    assert request is not None
-    assert values(request) == expected
-    assert issues == []
-
-
-def test_arguments_of_other_extensions_are_never_taken_for_a_name() -> None:
-    request, issues = parse_arguments("lora", ["2"], {"lbw": "ALL"})
-    assert request is not None
-    assert request.name == "2"
-    assert [issue.kind for issue in issues] == ["unknown_argument"]
-    request, issues = parse_arguments("lora", ["ink"], {"weight": "2"})
-    assert request is not None
-    assert request.name == "ink"
-    assert [issue.kind for issue in issues] == ["unknown_argument"]
-    request, issues = parse_arguments("lora", [], {"lbw": "ALL"})
-    assert request is None
-    assert [issue.kind for issue in issues] == ["missing_name"]
-
-
-@pytest.mark.parametrize("named", [{}, {"te": "1"}, {"a": "b", "c": "d"}])
-def test_a_host_s_tag_without_a_name_gives_a_sentence(named: dict[str, str]) -> None:
-    request, issues = parse_arguments("lora", [], named)
-    assert request is None
-    assert [issue.kind for issue in issues] == ["missing_name"]
-
-
-def test_a_host_s_tag_that_swallowed_the_next_one_gives_that_one_back() -> None:
-    request, issues = parse_arguments("lora", *host_split("a:1 <lora:b:0.5"))
-    assert request is not None
-    assert values(request) == ("b", 0.5, 0.5, None)
-    assert [issue.kind for issue in issues] == ["unclosed"]
-    request, issues = parse_arguments("lora", *host_split("a <hypernet:b:0.5"))
-    assert request is None
-    assert [issue.kind for issue in issues] == ["unclosed"]
-
-
-def test_the_tag_of_a_split_request_reads_like_a_tag() -> None:
-    request, _ = parse_arguments("lyco", ["a", "1"], {"dyn": "4"})
-    assert request is not None
-    assert request.tag == "<lyco:a:1:dyn=4>"
-
-
 @given(st.text(alphabet=st.sampled_from("<>:=：＜ lora\n,.1@ayc~-\0😀"), max_size=60))
 def test_no_prompt_makes_the_parser_fail(prompt: str) -> None:
     parsed = parse_prompt(prompt)
@@ -391,12 +313,6 @@ def test_no_prompt_makes_the_parser_fail(prompt: str) -> None:
         assert math.isfinite(request.te_multiplier)
         assert math.isfinite(request.unet_multiplier)
         assert request.dyn_dim is None or request.dyn_dim > 0
-
-
-@given(st.lists(st.text(max_size=8), max_size=6), st.dictionaries(st.text(max_size=5), st.text(max_size=8), max_size=4))
-def test_no_arguments_make_the_parser_fail(positional: list[str], named: dict[str, str]) -> None:
-    request, issues = parse_arguments("lora", positional, named)
-    assert request is not None or issues
 
 
 @pytest.mark.parametrize("unit", ["<lora", "<lora:a ", "<", "< ", "<lora:a:1>", "&lt;lora:", "<a:"])

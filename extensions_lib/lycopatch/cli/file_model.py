@@ -66,6 +66,9 @@ class FileModel:
     def tensor(self, name: str) -> Tensor:
         return self._tensor if name == self._name else self._read(name)
 
+    def unrounded(self, name: str) -> Tensor | None:
+        return None
+
     def compute_device(self, name: str) -> torch.device:
         return torch.device("cpu")
 

@@ -148,7 +148,7 @@ class Originals:
         ``scratch``: a CPU vector of the live dtype, large enough; the result may be a view of it.
         """
         if name not in self._from_file:
-            return _rows(self._copies.get(name, live), start, stop)
+            return as_rows(self._copies.get(name, live), start, stop)
         assert self.checkpoint is not None
         all_rows, cols = matrix_size(live)
         out = self.checkpoint.view(name, start * cols, (stop - start) * cols, live.dtype)
@@ -157,10 +157,10 @@ class Originals:
             self.checkpoint.read(name, start * cols, out)
         if start < self._verified_rows.get(name, 0) or name not in self._verified_rows:
             return out.view(stop - start, cols)
-        current = _rows(live, start, stop)
+        current = as_rows(live, start, stop)
         if not same_bits(out, current.to("cpu")):
             self._copy_instead(name, live, start)
-            return _rows(self._copies[name], start, stop)
+            return as_rows(self._copies[name], start, stop)
         if stop == all_rows:
             del self._verified_rows[name]
         else:
@@ -217,7 +217,7 @@ class Originals:
         part.copy_(whole.view(part.shape))
 
 
-def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:
+def as_rows(tensor: Tensor, start: int, stop: int) -> Tensor:
     """Rows of a tensor as a matrix ``[stop − start, cols]``; a number is one row."""
     part = tensor.detach()[start:stop] if tensor.dim() else tensor.detach().reshape(1)
     return part.reshape(stop - start, -1)

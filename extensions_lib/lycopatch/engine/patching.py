@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -78,6 +78,21 @@ class Patcher:
             return 0
         with self.originals.steady(restoring=True):
             return self._restore_everything()
+
+    @property
+    def applied(self) -> Collection[str]:
+        """The tensors that differ from their originals."""
+        return self._applied.keys()
+
+    def text_encoder_patches(self) -> frozenset[TensorPatch]:
+        """What is in the text encoders now: equal for equal numbers."""
+        return frozenset(patch for patch in self._applied.values() if patch.contributions[0].target.component != "unet")
+
+    def release(self, names: Iterable[str]) -> None:
+        """Somebody else wrote these tensors: what they hold now is theirs, and nothing is written back."""
+        for name in names:
+            self._applied.pop(name, None)
+            self.originals.release(name)
 
     def forget(self) -> None:
         """The host replaced the model's weights: nothing is applied any more and nothing may be written back.
@@ -165,7 +180,8 @@ class Patcher:
         if workers > 1:
             _run_in_threads(jobs, one, workers, progress)
             return
-        with _quiet_torch():
+        device = self.model.compute_device(jobs[0].name) if jobs else torch.device("cpu")
+        with _quiet_torch(device):
             for done, job in enumerate(jobs, 1):
                 one(job)
                 if progress is not None:
@@ -227,14 +243,14 @@ def _writable(live: Tensor) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def _quiet_torch() -> Generator[None]:
+def _quiet_torch(device: torch.device) -> Generator[None]:
     """No gradients and no autocast: a host's mixed-precision block must not reach the arithmetic."""
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        if torch.cuda.is_available():
-            with torch.autocast("cuda", enabled=False):
-                yield
-        else:
-            yield
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        for kind in {"cpu", device.type}:
+            with suppress(RuntimeError):  # a kind of device that this torch has no autocast for
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 def _run_in_threads(

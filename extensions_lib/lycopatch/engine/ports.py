@@ -20,6 +20,10 @@ class LiveModel(Protocol):
         """The tensor that forward passes use now; written with ``copy_``, never replaced."""
         ...
 
+    def unrounded(self, name: str) -> Tensor | None:
+        """The original in more digits than the live tensor has, where the host keeps one (fp8 storage); else None."""
+        ...
+
     def compute_device(self, name: str) -> torch.device:
         """Where to compute a patch of this tensor; it may rest elsewhere."""
         ...

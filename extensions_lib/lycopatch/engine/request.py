@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lycopatch.engine.report import Issue
-from lycopatch.engine.tag import Tag, is_number, quote
+from lycopatch.engine.tag import Tag, quote
 
 TAG_KINDS = ("lora", "lyco")
 """The tags that are ours. They mean the same."""
@@ -27,10 +27,7 @@ TAG_KINDS = ("lora", "lyco")
 MAX_NAME = 1024
 """Longest name taken seriously, in characters: file systems and fingers end well before."""
 
-_ARGUMENTS: tuple[str, ...] = ("te", "unet", "dyn")
-_FOREIGN = frozenset(["lbw", "lbwe", "w", "x", "start", "stop", "step", "hr", "hrte", "hrunet"])
-"""Named arguments of other extensions: surely no part of a name."""
-
+_ARGUMENTS = ("te", "unet", "dyn")
 _MISSPELT = frozenset(["loras", "lyoc", "loar", "lroa", "lycoris", "locon", "loha", "lokr"])
 
 _WIDE_COLON = "\uff1a"
@@ -44,7 +41,6 @@ _CANDIDATE = re.compile(
 _ODD_BRACKET = re.compile(r"(?:[\uff1c\u3008\u300a]|&lt;)\s*(?:lora|lyco)\s*[:\uff1a]", re.IGNORECASE)
 """A tag that opens with a wide or escaped ``<``, as input methods and web pages produce it."""
 
-_OPENS_A_TAG = re.compile(r"<\s*(\w+)\s*$")
 _WIDE_COLON_AND_WEIGHT = re.compile(_WIDE_COLON + r"\s*[-+]?[\d.,]+\s*$")
 
 
@@ -93,27 +89,6 @@ def parse_prompt(prompt: str) -> ParsedPrompt:
     text.append(prompt[end:])
     in_order = [issue for _, issue in sorted(found, key=lambda pair: pair[0])]
     return ParsedPrompt("".join(text), tuple(requests), (*in_order, *duplicate_issues(requests)))
-
-
-def parse_arguments(
-    kind: str, positional: Sequence[str], named: Mapping[str, str]
-) -> tuple[AdapterRequest | None, list[Issue]]:
-    """The request of a tag that a host has split already, or None with the reason among the issues. Never raises.
-
-    A host that splits blindly takes ``a=b`` in ``<lora:a=b:0.8>`` for a named argument; the name is put together again.
-    """
-    tag = Tag(f"<{kind}:{':'.join([*positional, *(f'{key}={value}' for key, value in named.items())])}>")
-    issues: list[Issue] = []
-    for index in reversed(range(len(positional))):
-        inner = _OPENS_A_TAG.search(positional[index])
-        if inner:
-            issues.append(tag.unclosed())
-            if inner[1] not in TAG_KINDS:
-                return None, issues
-            positional = positional[index + 1 :]
-            break
-    request, more = _build(tag, *_recover_name(positional, named))
-    return request, issues + more
 
 
 def duplicate_issues(requests: Iterable[AdapterRequest]) -> list[Issue]:
@@ -170,15 +145,6 @@ def _parse_tag(tag: Tag, args: str) -> tuple[AdapterRequest | None, list[Issue]]
         named[key] = value
     request, more = _build(tag, positional, named)
     return request, issues + more
-
-
-def _recover_name(positional: Sequence[str], named: Mapping[str, str]) -> tuple[Sequence[str], Mapping[str, str]]:
-    """Undo a host's split of a name that holds ``=``: one unknown named argument and nothing but numbers beside it."""
-    odd = [key for key in named if key.strip() not in _ARGUMENTS and key.strip() not in _FOREIGN]
-    if len(odd) != 1 or not all(is_number(item) for item in positional):
-        return positional, named
-    rest = {key: value for key, value in named.items() if key != odd[0]}
-    return [f"{odd[0]}={named[odd[0]]}", *positional], rest
 
 
 def _build(tag: Tag, positional: Sequence[str], named: Mapping[str, str]) -> tuple[AdapterRequest | None, list[Issue]]:

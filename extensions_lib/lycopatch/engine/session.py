@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from lycopatch.engine.report import Issue, Report, TagReport
 from lycopatch.engine.request import AdapterRequest
 from lycopatch.engine.resolving import AdapterCache, OpenNetworks, explain, failed_tag
 from lycopatch.engine.targets import TargetIndex
+from lycopatch.engine.witness import Witness
 
 LAYERS_REMEMBERED = 100_000
 """Of how many layers a session remembers whether their numbers can be used."""
@@ -49,6 +50,7 @@ class Session:
         self.index = TargetIndex.of(model.shapes())
         self._originals = Originals(checkpoint)
         self._patcher = Patcher(model, self._originals, workers)
+        self._witness = Witness(model)
 
     @property
     def bytes_held(self) -> int:
@@ -67,8 +69,14 @@ class Session:
         started = time.perf_counter()
         with self._lock, OpenNetworks(self._catalog, self._cache, allow_pickle=self._allow_pickle) as networks:
             resolved = [networks.resolve(request) for request in requests]
-            report = Report(issues=list(issues))
-            report.tags = self._apply(resolved, networks, report, progress)
+            report = Report(issues=[*issues, *self._yield_to_others()])
+            try:
+                report.tags = self._apply(resolved, networks, report, progress)
+                self._witness.note(self._patcher.applied)
+            except BaseException:
+                self._witness.note(())
+                self._patcher.restore_all()
+                raise
             for one, tag in zip(resolved, report.tags, strict=True):
                 if isinstance(one, Wanted) and not tag.failed:
                     report.embeddings.extend(networks.embeddings(one.adapter))
@@ -78,12 +86,33 @@ class Session:
     def deactivate(self) -> int:
         """Give every patched tensor its pristine values back, bit for bit; returns how many there were."""
         with self._lock:
+            self._yield_to_others()
+            self._witness.note(())
             return self._patcher.restore_all()
 
     def forget(self) -> None:
         """The host loaded other weights into the same model: nothing of ours is in it any more."""
         with self._lock:
+            self._witness.note(())
             self._patcher.forget()
+
+    def text_encoder_state(self) -> Hashable:
+        """What networks do to the text encoders now: equal for equal numbers, whatever the prompt said."""
+        with self._lock:
+            return self._patcher.text_encoder_patches()
+
+    def _yield_to_others(self) -> list[Issue]:
+        """Tensors that somebody else wrote are theirs: what they hold now counts as the original."""
+        changed = self._witness.changed()
+        if not changed:
+            return []
+        self._patcher.release(changed)
+        count = "1 weight" if len(changed) == 1 else f"{len(changed)} weights"
+        message = (
+            f"Something else changed {count} of the model while networks were active, for example {changed[0]}; "
+            "what is there now counts as the original. Load the checkpoint again to be rid of it."
+        )
+        return [Issue("changed by others", message)]
 
     def _apply(
         self,

@@ -86,11 +86,6 @@ def quote(text: str, limit: int = 60) -> str:
     return f'"{line}"'
 
 
-def is_number(text: str) -> bool:
-    """Whether a weight could be written so."""
-    return _number(text) is not None
-
-
 def _number(text: str) -> float | None:
     try:
         return float(text)

@@ -18,7 +18,7 @@ from lycopatch.engine.adapter import LoadedLayer
 from lycopatch.engine.errors import MalformedLayer
 from lycopatch.engine.families.layers import BoundLayer, RowRange
 from lycopatch.engine.linalg import Delta, Dense, Hadamard, Kronecker, Sum, matrix_size, merge_low_rank, to_dense
-from lycopatch.engine.originals import Originals
+from lycopatch.engine.originals import Originals, as_rows
 from lycopatch.engine.planning import Contribution, LayerId, TensorPatch
 from lycopatch.engine.ports import LiveModel
 
@@ -66,8 +66,12 @@ def _pristine(
     gathered: list[Tensor] = []
     for part in ranges:
         live = model.tensor(part.tensor)
-        scratch = torch.empty((part.stop - part.start) * matrix_size(live)[1], dtype=live.dtype, device="cpu")
-        rows = originals.rows(part.tensor, live, part.start, part.stop, scratch)
+        finer = model.unrounded(part.tensor)
+        if finer is not None:
+            rows = as_rows(finer, part.start, part.stop)
+        else:
+            scratch = torch.empty((part.stop - part.start) * matrix_size(live)[1], dtype=live.dtype, device="cpu")
+            rows = originals.rows(part.tensor, live, part.start, part.stop, scratch)
         # one layout whatever the live tensor's: products of other strides round differently
         gathered.append(rows.to(device=device, dtype=dtype, copy=True, memory_format=torch.contiguous_format))
     return torch.cat(gathered) if len(gathered) > 1 else gathered[0]
@@ -156,7 +160,10 @@ class TensorWriter:
     def write(self, name: str, parts: Sequence[Part]) -> None:
         """Write round(pristine + Σ parts) into the live tensor, block by block."""
         live = self.model.tensor(name)
-        if _write_kronecker(parts, self.originals, name, live, self.scratch):
+        finer = self.model.unrounded(name)
+        if finer is not None:
+            self.originals.keep(name, live)  # for giving back; the arithmetic does not read it
+        elif _write_kronecker(parts, self.originals, name, live, self.scratch):
             return
         device, dtype = self._arithmetic(name, live)
         rows, cols = matrix_size(live)
@@ -167,7 +174,10 @@ class TensorWriter:
         for start in range(0, rows, step):
             stop = min(start + step, rows)
             acc = accumulator[: (stop - start) * cols].view(stop - start, cols)
-            acc.copy_(self.originals.rows(name, live, start, stop, stored))
+            if finer is not None:
+                acc.copy_(as_rows(finer, start, stop))
+            else:
+                acc.copy_(self.originals.rows(name, live, start, stop, stored))
             for part in parts:
                 first, last = max(start, part.start), min(stop, part.stop)
                 if first < last:

@@ -38,6 +38,9 @@ class ModuleModel:
         live = getattr(owner, attribute).detach()
         return self._offloaded(name) if live.device.type == "meta" else live
 
+    def unrounded(self, name: str) -> Tensor | None:
+        return None
+
     def compute_device(self, name: str) -> torch.device:
         return self.tensor(name).device
 

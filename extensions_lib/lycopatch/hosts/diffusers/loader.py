@@ -15,7 +15,7 @@ from lycopatch.engine.report import Issue, Report
 from lycopatch.engine.request import ParsedPrompt, parse_prompt
 from lycopatch.engine.session import Session
 from lycopatch.engine.targets import TargetIndex
-from lycopatch.hosts.diffusers.checkpoints import CheckpointFiles, Source
+from lycopatch.hosts.checkpoints import CheckpointFiles, Source
 from lycopatch.hosts.diffusers.components import check_untouched, find_components, live_model, quantised
 from lycopatch.hosts.diffusers.embeddings import BundledEmbeddings
 

@@ -20,6 +20,9 @@ class DictModel:
     def tensor(self, name: str) -> Tensor:
         return self._tensors[name]
 
+    def unrounded(self, name: str) -> Tensor | None:
+        return None
+
     def compute_device(self, name: str) -> torch.device:
         return self._tensors[name].device
 
