@@ -15,8 +15,9 @@ REQUIREMENTS = {"safetensors": "safetensors>=0.3"}
 
 
 def missing() -> list[str]:
-    """The requirements whose package can not be found."""
-    return [wanted for name, wanted in REQUIREMENTS.items() if importlib.util.find_spec(name) is None]
+    """The requirements whose package can not be found. A mere folder of that name is no package."""
+    found = {name: importlib.util.find_spec(name) for name in REQUIREMENTS}
+    return [wanted for name, wanted in REQUIREMENTS.items() if not getattr(found[name], "origin", None)]
 
 
 def main() -> int:

@@ -11,7 +11,8 @@ from functools import partial
 
 import pytest
 
-from lycopatch.cli.terminal import columns, paint, progress, safe, say, say_json, size_text
+from lycopatch.cli.terminal import columns, paint, progress, safe, say, say_json
+from lycopatch.engine.wording import size_text
 
 
 class Screen(io.StringIO):

@@ -461,6 +461,16 @@ def test_copies_are_no_reason_to_refuse_a_hash(lora: Path) -> None:
 # --- near misses -----------------------------------------------------------------------------------------------------
 
 
+def test_the_shortest_name_of_every_file_finds_that_file_and_no_other(lora: Path, lyco: Path) -> None:
+    for folder, names in ((lora, ["ink", "sub/ink", "sub/oil", "wash"]), (lyco, ["ink", "chalk"])):
+        for name in names:
+            write(folder / f"{name}.safetensors")
+    catalog = Catalog([lora, lyco])
+    names = [catalog.shortest_name(file) for file in catalog.files]
+    assert names == ["Lora/ink", "sub/ink", "oil", "wash", "chalk", "LyCORIS/ink"]
+    assert [catalog.find(name) for name in names] == catalog.files
+
+
 @pytest.mark.parametrize(
     ("name", "offer"),
     [

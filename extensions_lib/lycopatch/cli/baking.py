@@ -20,7 +20,7 @@ from lycopatch.cli.bake_plan import Bake, applied, plan_bake
 from lycopatch.cli.file_model import FileModel, baked_specs, to_dtype
 from lycopatch.cli.parser import OK, PARTLY, TROUBLE
 from lycopatch.cli.safetensors_writer import in_file_order, write_safetensors
-from lycopatch.cli.terminal import Refused, paint, progress, safe, say, say_json, size_text, trouble
+from lycopatch.cli.terminal import Refused, paint, progress, safe, say, say_json, trouble
 from lycopatch.engine.catalog import Catalog
 from lycopatch.engine.originals import Originals
 from lycopatch.engine.planning import LayerId, Wanted
@@ -30,6 +30,7 @@ from lycopatch.engine.request import AdapterRequest, ParsedPrompt, parse_prompt
 from lycopatch.engine.resolving import AdapterCache, OpenNetworks
 from lycopatch.engine.targets import TargetIndex
 from lycopatch.engine.types import TensorSpec
+from lycopatch.engine.wording import size_text
 from lycopatch.engine.writing import TensorWriter
 
 METADATA_KEY = "lycopatch.bake"

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lycopatch.cli.description import checked
 from lycopatch.cli.inspecting import issue_lines
 from lycopatch.cli.parser import OK, TROUBLE
-from lycopatch.cli.terminal import paint, safe, say, say_json, trouble
+from lycopatch.cli.terminal import paint, progress, safe, say, say_json, trouble
 from lycopatch.engine.catalog_scan import scan_folders
+from lycopatch.engine.description import checked
 
 
 def run(arguments: Namespace) -> int:
@@ -21,7 +21,7 @@ def run(arguments: Namespace) -> int:
         trouble(problem)
     results: list[dict[str, Any]] = []
     for path in files:
-        result = checked(path, allow_pickle=arguments.allow_pickle)
+        result = checked(path, allow_pickle=arguments.allow_pickle, progress=progress)
         results.append(result)
         if not arguments.json:
             _show(result)

@@ -6,9 +6,10 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lycopatch.cli.description import describe
 from lycopatch.cli.parser import OK, TROUBLE
-from lycopatch.cli.terminal import fields, paint, safe, say, say_json, size_text, trouble
+from lycopatch.cli.terminal import fields, paint, progress, safe, say, say_json, trouble
+from lycopatch.engine.description import describe
+from lycopatch.engine.wording import size_text
 
 _PARTS = {"unet": "U-Net", "te1": "text encoder", "te2": "second text encoder", "te3": "third text encoder"}
 _MOST_LINES = 6
@@ -20,7 +21,7 @@ def run(arguments: Namespace) -> int:
     """Explain each file; 0 when all are networks in order."""
     described: list[dict[str, Any]] = []
     for path in arguments.files:
-        facts = describe(path, allow_pickle=arguments.allow_pickle, quick=arguments.quick)
+        facts = describe(path, allow_pickle=arguments.allow_pickle, quick=arguments.quick, progress=progress)
         described.append(facts)
         if facts["status"] == "unreadable" or (arguments.json and facts["error"]):
             trouble(facts["error"])

@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 
-from lycopatch.cli.description import ranks
 from lycopatch.cli.parser import OK, TROUBLE
-from lycopatch.cli.terminal import columns, paint, progress, safe, say, say_json, size_text, trouble
+from lycopatch.cli.terminal import columns, paint, progress, safe, say, say_json, trouble
 from lycopatch.engine.adapter import parse_adapter
 from lycopatch.engine.catalog import AdapterFile, Catalog
+from lycopatch.engine.description import ranks
 from lycopatch.engine.errors import AdapterNotFound, UnreadableAdapter
 from lycopatch.engine.reading import TensorFile, open_tensor_file
 from lycopatch.engine.recognise import recognise
+from lycopatch.engine.wording import size_text
 
 
 class HeaderOnly(TensorFile):

@@ -67,16 +67,6 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(_padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def size_text(count: int) -> str:
-    """Bytes as people say them: 3.1 MB."""
-    size = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            break
-        size /= 1000
-    return f"{count} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
-
-
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A function to tell (done, total), drawn as a bar on stderr if that is a terminal and tqdm is installed."""

@@ -101,6 +101,10 @@ class Catalog:
             open_tensor_file(pickles[0].path, allow_pickle=False).close()  # raises, and says what to do about it
         raise AdapterNotFound(name, self._near_misses(name))
 
+    def shortest_name(self, file: AdapterFile) -> str:
+        """The shortest name that means this file and no other; its path below the folder when none does."""
+        return self._scanned().shortest(file.path)
+
     def find_hash(self, hexdigits: str, *, compute: bool = False) -> AdapterFile | None:
         """The file with this hash: at least 8 leading digits of any kind that sites, infotexts or trainers use.
 

@@ -80,7 +80,7 @@ def _fits(layer: AdapterLayer, target: BoundLayer) -> bool:
 
 
 def _judge(adapter: Adapter, fitting: list[str], bound: Mapping[str, list[tuple[AdapterLayer, BoundLayer]]]) -> Verdict:
-    named = _family_in_metadata(adapter.metadata)
+    named = family_in_metadata(adapter.metadata)
     rivals = [name for name in fitting if _SUBSETS.get(name) not in fitting]
     chosen = named if named in fitting else rivals[0]
     layers = bound[chosen]
@@ -116,7 +116,7 @@ def _widths(layers: Sequence[tuple[AdapterLayer, BoundLayer]], family: str) -> l
     return list(shown)
 
 
-def _family_in_metadata(metadata: Mapping[str, str]) -> str | None:
+def family_in_metadata(metadata: Mapping[str, str]) -> str | None:
     """The family that a trainer wrote down, in the order in which its words can be trusted."""
     version = metadata.get("ss_base_model_version", "").lower()
     architecture = metadata.get("modelspec.architecture", "").lower()

@@ -27,7 +27,7 @@ TAG_KINDS = ("lora", "lyco")
 MAX_NAME = 1024
 """Longest name taken seriously, in characters: file systems and fingers end well before."""
 
-_ARGUMENTS = ("te", "unet", "dyn")
+_ARGUMENTS: tuple[str, ...] = ("te", "unet", "dyn")
 _MISSPELT = frozenset(["loras", "lyoc", "loar", "lroa", "lycoris", "locon", "loha", "lokr"])
 
 _WIDE_COLON = "\uff1a"

@@ -15,3 +15,13 @@ def plain(text: str) -> str:
     cut = text[:_SHOWN_CHARACTERS]
     line = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in cut)
     return f"{line}…" if len(text) > len(cut) else line
+
+
+def size_text(count: int) -> str:
+    """Bytes as people say them: 3.1 MB."""
+    size = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{count} bytes" if unit == "bytes" else f"{size:.1f} {unit}"

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -53,7 +54,7 @@ class PatchedModel:
         self._files: CheckpointFiles | None = None
         self._watched = False
         self._hooks: list[RemovableHandle] = [
-            table.register_forward_pre_hook(lambda _module, _inputs, number=number: encoding(number))
+            table.register_forward_pre_hook(partial(_announce, encoding, number))
             for number, table in enumerate(token_tables(model))
         ]
         self.requests: Sequence[AdapterRequest] | None = None
@@ -156,6 +157,10 @@ class PatchedModel:
         except AdapterError as error:
             # The weights that follow replace these, except what their checkpoint leaves out.
             logger.error("Before loading a checkpoint, the networks could not be taken out: %s", error)
+
+
+def _announce(encoding: Callable[[int], None], number: int, _table: nn.Module, _inputs: object) -> None:
+    encoding(number)
 
 
 def originals_from_file(model: nn.Module, choice: str) -> bool:

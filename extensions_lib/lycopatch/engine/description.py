@@ -3,51 +3,59 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from lycopatch.cli.terminal import progress
 from lycopatch.engine.adapter import Adapter, AdapterLayer, parse_adapter
 from lycopatch.engine.errors import UnreadableAdapter
-from lycopatch.engine.health import HealthIssue, check_health, is_healthy, unreadable_kind
+from lycopatch.engine.health import HealthIssue, Progress, check_health, is_healthy, unreadable_kind
 from lycopatch.engine.metadata import cut, presentable
 from lycopatch.engine.reading import TensorFile, file_hashes, open_tensor_file
 from lycopatch.engine.recognise import TITLES, Verdict, recognise, reference_indexes
 from lycopatch.engine.training import training_facts
 from lycopatch.engine.types import COMPONENTS
 
+ProgressOf = Callable[[str], AbstractContextManager[Progress]]
+"""What is being done → a function to tell (done, total), for as long as the ``with`` block lasts."""
+
 _LONGEST_KEY = 300
 
 
-def describe(path: Path, *, allow_pickle: bool, quick: bool) -> dict[str, Any]:
+def untold(what: str) -> AbstractContextManager[Progress]:
+    """The ``ProgressOf`` of those who do not want to know."""
+    return nullcontext(lambda done, total: None)
+
+
+def describe(path: Path, *, allow_pickle: bool, quick: bool, progress: ProgressOf = untold) -> dict[str, Any]:
     """Explain a file. Never raises for a bad one: ``status`` and ``error`` say what is wrong with it.
 
     ``status``: ok, damaged, unreadable, "not a network". With ``quick``, ``health`` and ``hashes`` are None.
     """
     try:
         with open_tensor_file(path, allow_pickle=allow_pickle) as file:
-            return _describe(file, quick=quick)
+            return _describe(file, progress, quick=quick)
     except UnreadableAdapter as error:
         return {"path": str(path), "status": "unreadable", "kind": unreadable_kind(error), "error": str(error)}
 
 
-def checked(path: Path, *, allow_pickle: bool) -> dict[str, Any]:
+def checked(path: Path, *, allow_pickle: bool, progress: ProgressOf = untold) -> dict[str, Any]:
     """The health of a file alone: ``{path, status, issues}``. Never raises for a bad one."""
     try:
         with open_tensor_file(path, allow_pickle=allow_pickle) as file:
             adapter = parse_adapter(file)
-            issues = _issues(file, adapter)
+            issues = _issues(file, adapter, progress)
             return {"path": str(path), "status": _status(adapter, issues), "issues": [_issue(each) for each in issues]}
     except UnreadableAdapter as error:
         issue = HealthIssue(unreadable_kind(error), str(error))
         return {"path": str(path), "status": "unreadable", "issues": [_issue(issue)]}
 
 
-def _describe(file: TensorFile, *, quick: bool) -> dict[str, Any]:
+def _describe(file: TensorFile, progress: ProgressOf, *, quick: bool) -> dict[str, Any]:
     adapter = parse_adapter(file)
     verdict = recognise(adapter)
-    issues = None if quick else _issues(file, adapter)
+    issues = None if quick else _issues(file, adapter, progress)
     status = _status(adapter, issues or ())
     errors = [issue.message for issue in issues or () if issue.severity == "fault"]
     if adapter.not_a_network is not None:
@@ -72,7 +80,7 @@ def _describe(file: TensorFile, *, quick: bool) -> dict[str, Any]:
         "health": None
         if issues is None
         else {"healthy": is_healthy(issues), "issues": [_issue(each) for each in issues]},
-        "hashes": None if quick else _hashes(file),
+        "hashes": None if quick else _hashes(file, progress),
         "metadata": presentable(file.metadata),
         "training": training_facts(file.metadata),
     }
@@ -84,7 +92,7 @@ def ranks(adapter: Adapter) -> Counter[int]:
     return Counter(dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))))
 
 
-def _issues(file: TensorFile, adapter: Adapter) -> list[HealthIssue]:
+def _issues(file: TensorFile, adapter: Adapter, progress: ProgressOf) -> list[HealthIssue]:
     with progress(f"{file.path.name}: numbers") as told:
         return check_health(file, adapter, told)
 
@@ -99,7 +107,7 @@ def _issue(issue: HealthIssue) -> dict[str, Any]:
     return {"kind": issue.kind, "severity": issue.severity, "layer": issue.layer, "message": cut(issue.message)}
 
 
-def _hashes(file: TensorFile) -> dict[str, str]:
+def _hashes(file: TensorFile, progress: ProgressOf) -> dict[str, str]:
     with progress(f"{file.path.name}: hashes") as told:
         found = file_hashes(file.path, told)
     return {
@@ -154,7 +162,7 @@ def _reasons(keys: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     return ({"reason": cut(reason), "keys": several} for reason, several in by_reason.items())
 
 
-def _name_test(verdict: Verdict) -> Any:
+def _name_test(verdict: Verdict) -> Callable[[AdapterLayer], bool]:
     """Tells whether a layer's name is one of the base model's; always, where the base model is only known by name."""
     if verdict.family is not None and verdict.family not in TITLES:
         return lambda layer: True

@@ -1,0 +1,1 @@
+"""What people see, whatever the host: plain data → rows → escaped HTML, and ``tab`` that puts them into gradio."""

@@ -1,0 +1,1 @@
+"""As in the WebUI, a package of its own."""
