@@ -148,7 +148,7 @@ def test_a_hires_pass_has_the_networks_of_its_own_prompt(desk: Desk) -> None:
         desk.holds(wanted)
         seen.append(p.is_hr_pass)
 
-    more = dict(enable_hr=True, hr_prompt="a cat <lora:paper>", on_step=look)
+    more = {"enable_hr": True, "hr_prompt": "a cat <lora:paper>", "on_step": look}
     one = desk.picture("a cat <lora:ink>", **more)
     assert seen == [False, False, True, True]
     assert torch.equal(one, desk.picture("a cat <lora:ink>", **more))
@@ -184,7 +184,7 @@ def test_the_refiner_has_the_networks_too(start: Start, version: str, limit: int
         desk.holds({"ink": (0.7, 0.7)}, name)
         seen.append(name)
 
-    more = dict(refiner_checkpoint="beta", refiner_switch_at=0.5, steps=4)
+    more = {"refiner_checkpoint": "beta", "refiner_switch_at": 0.5, "steps": 4}
     one = desk.picture("a cat <lora:ink:0.7>", on_step=look, n_iter=2, **more)
     assert seen == ["alpha", "alpha", "beta", "beta"] * 2
     assert torch.equal(plain, desk.picture("a cat", **more))
@@ -198,7 +198,7 @@ def test_a_refiner_s_text_encoder_has_the_networks_when_it_encodes(start: Start,
     """A network on the text encoder alone: the picture tells whether the refiner's conditioning had it."""
     desk = start(version, settings={"sd_checkpoints_limit": limit})
     desk.network("words", TEXT)
-    more = dict(refiner_checkpoint="beta", refiner_switch_at=0.0, steps=2)
+    more = {"refiner_checkpoint": "beta", "refiner_switch_at": 0.0, "steps": 2}
     refined = desk.picture("a cat <lora:words>", **more)
     desk.webui.switch_checkpoint("beta")
     assert torch.equal(refined, desk.picture("a cat <lora:words>"))
@@ -225,11 +225,21 @@ def test_another_checkpoint_gets_the_networks_and_both_come_back_clean(desk: Des
     plain = {name: desk.picture("a cat") for name in ("beta", "alpha") if desk.webui.switch_checkpoint(name)}
     for name in ("beta", "alpha", "beta"):
         desk.webui.switch_checkpoint(name)
-        desk.picture("a cat <lora:ink:0.6>")
+        desk.holds({}, name)
+        assert desk.webui.txt2img("a cat <lora:ink:0.6>").comments == ""
         desk.holds({"ink": (0.6, 0.6)}, name)
     desk.webui.switch_checkpoint("alpha")
     assert torch.equal(plain.get("alpha", desk.picture("a cat")), desk.picture("a cat"))
     desk.holds({}, "alpha")
+
+
+def test_the_unet_has_the_networks_also_when_a_switch_encodes_nothing(desk: Desk) -> None:
+    desk.picture("a cat <lora:ink:0.6>")
+    desk.webui.switch_checkpoint("beta")
+    desk.holds({}, "beta")
+    callbacks = desk.webui.module("script_callbacks")
+    callbacks.cfg_denoiser_callback(callbacks.CFGDenoiserParams(None, None, None, 0, 1, None, None))
+    desk.holds({"ink": (0.6, 0.6)}, "beta")
 
 
 def test_a_checkpoint_override_in_the_request_counts(desk: Desk) -> None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter
 from collections.abc import Iterator
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lycopatch.engine.catalog import AdapterFile, Catalog
@@ -123,12 +121,9 @@ class _Hashes:
             return stated
         look_up = host_api.compute_hash if compute else host_api.known_hash
         # the built-in's title, unless several files would share it
-        title = f"lora/{file.stem}" if self._stems[file.stem] == 1 else f"lycopatch/{file.path}"
+        is_alone = self._catalog.shortest_name(file) == file.stem
+        title = f"lora/{file.stem}" if is_alone else f"lycopatch/{file.path}"
         return look_up(file.path, title, safetensors=file.path.suffix.lower() == ".safetensors") or ""
-
-    @cached_property
-    def _stems(self) -> Counter[str]:
-        return Counter(file.stem for file in self._catalog.files)
 
 
 def _fields(value: object) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from modules import _host, errors, shared
+from modules import _host, errors
 
 quote = importlib.import_module(
     "modules.infotext_utils" if _host.at_least(8) else "modules.generation_parameters_copypaste"
@@ -33,8 +33,8 @@ def create_infotext(
         "CFG scale": p.cfg_scale,
         "Seed": all_seeds[index],
         "Size": f"{p.width}x{p.height}",
-        "Model hash": shared.sd_model.sd_model_hash,
-        "Model": shared.sd_model.sd_checkpoint_info.name_for_extra,
+        "Model hash": p.sd_model_hash,
+        "Model": p.sd_model_name,
         **p.extra_generation_params,
     }
     if _host.at_least(9):

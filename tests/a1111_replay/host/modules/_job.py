@@ -82,6 +82,8 @@ class StableDiffusionProcessing:
         self.c: Any = None
         self.uc: Any = None
         self.user: str | None = None
+        self.sd_model_name: str | None = None
+        self.sd_model_hash: str | None = None
         self.cached_uc = StableDiffusionProcessing.cached_uc
         self.cached_c = StableDiffusionProcessing.cached_c
         if _host.at_least(6):
@@ -130,7 +132,7 @@ class StableDiffusionProcessing:
         self, required_prompts: Any, steps: int, extra_network_data: Any, hires_steps: int | None
     ) -> tuple[Any, ...]:
         """What a conditioning depends on, as far as the WebUI knows: of networks, their tags' text."""
-        key: list[Any] = [required_prompts, steps]
+        key: list[Any] = [list(required_prompts), steps]
         if _host.at_least(6):
             key += [hires_steps, False]
         key += [opts.CLIP_stop_at_last_layers, shared.sd_model.sd_checkpoint_info, extra_network_data]

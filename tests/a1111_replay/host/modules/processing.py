@@ -75,6 +75,8 @@ def process_images_inner(p: Any) -> Processed:
         p.refiner_checkpoint_info = sd_models.get_closet_checkpoint_match(p.refiner_checkpoint)
         if p.refiner_checkpoint_info is None:
             raise Exception(f"Could not find checkpoint with name {p.refiner_checkpoint}")
+    p.sd_model_name = shared.sd_model.sd_checkpoint_info.name_for_extra
+    p.sd_model_hash = shared.sd_model.sd_model_hash
     model_hijack.clear_comments()
     p.setup_prompts()
     p.all_seeds = seed if isinstance(seed, list) else [int(seed) + n for n in range(len(p.all_prompts))]
