@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, cast
 
+from lycopatch.engine.wording import printable
+
 LONGEST_TEXT = 2000
 LONGEST_KEY = 200
 MOST_SHOWN = 1000
@@ -118,5 +120,5 @@ def without_folder(path: str) -> str:
 
 def cut(text: str, limit: int = LONGEST_TEXT) -> str:
     """The start of a text, without the halves of characters that JSON may hold and no file can."""
-    start = text[:limit].encode("utf-8", "replace").decode("utf-8")
+    start = printable(text[:limit])
     return start + "…" if len(text) > limit else start

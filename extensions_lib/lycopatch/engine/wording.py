@@ -25,3 +25,8 @@ def size_text(count: int) -> str:
             break
         size /= 1000
     return f"{count} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
+
+
+def printable(text: str) -> str:
+    """The text without the halves of characters that JSON and file names may hold and no page or file can."""
+    return text.encode("utf-8", "replace").decode("utf-8")

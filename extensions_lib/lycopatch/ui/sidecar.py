@@ -18,7 +18,7 @@ from typing import Any
 
 from lycopatch.engine.metadata import as_number, json_value
 from lycopatch.engine.report import Issue
-from lycopatch.engine.wording import shown
+from lycopatch.engine.wording import printable, shown
 
 MOST_BYTES = 4 << 20
 """More than any person or tool writes about one network."""
@@ -137,11 +137,6 @@ def _text(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return ""
     return printable(str(value))
-
-
-def printable(text: str) -> str:
-    """The text without the halves of characters that JSON and file names may hold and no page can."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _description(network: Path, exists: Callable[[str], bool]) -> str:

@@ -19,6 +19,7 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from lycopatch.engine.description import describe
 from lycopatch.engine.report import Issue, TagReport
+from lycopatch.engine.wording import printable
 from lycopatch.hosts.a1111.api_models import (
     LastReport,
     Network,
@@ -46,9 +47,9 @@ class Api:
         """The networks as the built-in extension lists them, absolute paths included."""
         return [
             {
-                "name": readable(row.name),
-                "alias": readable(row.file.alias or row.name),
-                "path": readable(str(row.file.path)),
+                "name": printable(row.name),
+                "alias": printable(row.file.alias or row.name),
+                "path": printable(str(row.file.path)),
                 "metadata": _as_the_webui_reads(row.file.metadata),
             }
             for row in self.networks.rows()
@@ -100,7 +101,7 @@ class Api:
         report = last.report
         return LastReport(
             when=last.when,
-            model=readable(last.model),
+            model=printable(last.model),
             seconds=report.seconds,
             tensors_written=report.tensors_written,
             tensors_restored=report.tensors_restored,
@@ -178,14 +179,14 @@ def _below_its_folder(row: NetworkRow) -> str:
 def _without_place(issue: Issue) -> str:
     """The sentence, with the bare name of a folder where it has its whole path."""
     place = issue.file or ""
-    return readable(issue.message.replace(place, Path(place).name) if Path(place).is_absolute() else issue.message)
+    return printable(issue.message.replace(place, Path(place).name) if Path(place).is_absolute() else issue.message)
 
 
 def _tag(tag: TagReport) -> TagResult:
     return TagResult(
-        tag=readable(tag.tag),
-        name=readable(tag.name),
-        file=readable(Path(tag.path).name) if tag.path else None,
+        tag=printable(tag.tag),
+        name=printable(tag.name),
+        file=printable(Path(tag.path).name) if tag.path else None,
         te_multiplier=tag.te_multiplier,
         unet_multiplier=tag.unet_multiplier,
         failed=tag.failed,
@@ -200,9 +201,9 @@ def _troubles(issues: Sequence[Issue]) -> list[Trouble]:
     return [
         Trouble(
             kind=issue.kind,
-            message=readable(issue.message),
-            tag=readable(issue.tag) if issue.tag else None,
-            layer=readable(issue.layer) if issue.layer else None,
+            message=printable(issue.message),
+            tag=printable(issue.tag) if issue.tag else None,
+            layer=printable(issue.layer) if issue.layer else None,
         )
         for issue in issues[:MOST_ROWS]
     ]
@@ -218,23 +219,18 @@ def _as_the_webui_reads(metadata: Mapping[str, str]) -> dict[str, Any]:
                 parsed = json.loads(value)
             except (ValueError, RecursionError):
                 parsed = value
-        read[readable(key)] = as_json(parsed)
+        read[printable(key)] = as_json(parsed)
     return read
 
 
 def as_json(value: Any, depth: int = 0) -> Any:
     """The value without what JSON can not say: NaN and infinity are null, halves of characters are question marks."""
     if isinstance(value, str):
-        return readable(value)
+        return printable(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, (dict, list)) and depth == _DEEPEST:
         return "…"
     if isinstance(value, dict):
-        return {readable(str(key)): as_json(each, depth + 1) for key, each in value.items()}
+        return {printable(str(key)): as_json(each, depth + 1) for key, each in value.items()}
     return [as_json(each, depth + 1) for each in value] if isinstance(value, list) else value
-
-
-def readable(text: str) -> str:
-    """The text in characters that UTF-8 has: names on a disk may hold bytes that are no text."""
-    return text.encode("utf-8", "replace").decode("utf-8")

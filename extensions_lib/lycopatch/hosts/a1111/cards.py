@@ -19,7 +19,8 @@ from lycopatch.engine.errors import AdapterError
 from lycopatch.engine.metadata import cut, presentable
 from lycopatch.engine.recognise import family_in_metadata
 from lycopatch.engine.request import parse_prompt
-from lycopatch.ui.sidecar import Sidecar, printable, stem_path
+from lycopatch.engine.wording import printable
+from lycopatch.ui.sidecar import Sidecar, stem_path
 
 UNKNOWN_VERSION = "Unknown"
 VERSIONS = ("SD1", "SD2", "SDXL", "SD3", UNKNOWN_VERSION)

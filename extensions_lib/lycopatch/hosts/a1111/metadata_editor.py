@@ -10,11 +10,11 @@ from typing import Any
 from lycopatch.engine.catalog import AdapterFile
 from lycopatch.engine.metadata import as_number
 from lycopatch.engine.training import training_facts
-from lycopatch.engine.wording import size_text
+from lycopatch.engine.wording import printable, size_text
 from lycopatch.hosts.a1111 import host_api
 from lycopatch.hosts.a1111.cards import VERSIONS, version_of
 from lycopatch.ui import markup
-from lycopatch.ui.sidecar import Sidecar, printable, read_sidecar, sidecar_path, write_sidecar
+from lycopatch.ui.sidecar import Sidecar, read_sidecar, sidecar_path, write_sidecar
 
 _GONE = "There is no such network any more; refresh the page."
 

@@ -10,10 +10,11 @@ from lycopatch.engine.catalog import AdapterFile, Catalog
 from lycopatch.engine.catalog_index import hash_digits
 from lycopatch.engine.catalog_scan import SAFETENSORS_SUFFIXES
 from lycopatch.engine.errors import AdapterError
+from lycopatch.engine.wording import printable
 from lycopatch.hosts.a1111 import host_api
 from lycopatch.hosts.a1111.cards import HostFacts, new_card, page_name, plain_card, spelling_of
 from lycopatch.hosts.a1111.metadata_editor import new_editor
-from lycopatch.ui.sidecar import printable, read_sidecar, stem_path
+from lycopatch.ui.sidecar import read_sidecar, stem_path
 
 if TYPE_CHECKING:
     from lycopatch.hosts.a1111.library import Library
