@@ -353,10 +353,12 @@ def test_a_bug_of_ours_costs_the_networks_and_not_the_picture(desk: Desk, monkey
 
 def test_the_setting_add_network_to_prompt_works(start: Start) -> None:
     desk = start("1.10", settings={"sd_lora": "ink", "extra_networks_default_multiplier": 0.5})
-    desk.picture("a cat")
+    made = desk.webui.txt2img("a cat", n_iter=2, enable_hr=True)
     desk.holds({"ink": (0.5, 0.5)})
-    desk.picture("a cat <lora:ink:0.9>")
+    assert all(text.startswith("a cat<lora:ink:0.5>\n") for text in made.infotexts)
+    made = desk.webui.txt2img("a cat <lora:ink:0.9>")
     desk.holds({"ink": (0.9, 0.9)})
+    assert made.infotexts[0].startswith("a cat <lora:ink:0.9>\n")
 
 
 @pytest.mark.parametrize("version", RELEASES)

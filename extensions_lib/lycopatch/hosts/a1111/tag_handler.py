@@ -54,7 +54,7 @@ class TagHandler:
         if any(issue.kind == STANDING_ASIDE for issue in found):
             return Report(issues=found)
         written = _written(tags)
-        parsed = parse_prompt("".join([*written, *_added_by_setting(written)]))
+        parsed = parse_prompt("".join([*written, *_added_by_setting(p, written)]))
         issues = [*found, *parsed.issues, *_lookalikes(p), *_without_effect(p)]
         return self._active.activate(p, parsed.requests, issues, tags)
 
@@ -81,12 +81,15 @@ def _written(tags: Mapping[str, Sequence[Any]]) -> list[str]:
     return [f"<{kind}:{':'.join(map(str, params.items))}>" for kind, several in tags.items() for params in several]
 
 
-def _added_by_setting(tags: Iterable[str]) -> list[str]:
-    """The network that the user chose in the built-in's setting "Add network to prompt"."""
+def _added_by_setting(p: Any, tags: Iterable[str]) -> list[str]:
+    """The tag of the network chosen in the built-in's setting "Add network to prompt"; the prompts get it, too."""
     name = host_api.option("sd_lora", "None")
     if name in ("None", "", None) or any(tag.split(":")[1].rstrip(">") == name for tag in tags):
         return []
-    return [f"<lora:{name}:{host_api.option('extra_networks_default_multiplier', 1.0)}>"]
+    tag = f"<lora:{name}:{host_api.option('extra_networks_default_multiplier', 1.0)}>"
+    if getattr(p, "all_prompts", None):  # from which the pictures' parameters are written
+        p.all_prompts = [text if tag in text else text + tag for text in p.all_prompts]
+    return [tag]
 
 
 def _lookalikes(p: Any) -> list[Issue]:
