@@ -81,6 +81,15 @@ class WebUI:
 
     def __enter__(self) -> WebUI:
         self._isolation.enter(self.root)
+        try:
+            self._prepare()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _prepare(self) -> None:
+        """gradio's stand-in, and what the package ``modules`` has to know before it is imported."""
         gradio, self.gradio = gradio_recorder.install("3.32.0" if self.version == "1.5" else "3.41.2")
         sys.modules["gradio"] = gradio
         self.host = importlib.import_module("modules._host").Host(
@@ -96,7 +105,6 @@ class WebUI:
         self.module("_host").current = self.host
         for name in ABSENT[self.host.version]:
             sys.modules[f"modules.{name}"] = None
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._isolation.leave((self.root, self.data))

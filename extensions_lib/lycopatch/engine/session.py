@@ -72,6 +72,10 @@ class Session:
             report = Report(issues=[*issues, *self._yield_to_others()])
             try:
                 report.tags = self._apply(resolved, networks, report, progress)
+            except BaseException:
+                self._witness.note(self._patcher.applied)  # nothing, or what there was if nothing was written
+                raise
+            try:
                 self._witness.note(self._patcher.applied)
             except BaseException:
                 self._witness.note(())
