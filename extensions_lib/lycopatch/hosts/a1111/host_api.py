@@ -222,11 +222,6 @@ def network_registry() -> dict[str, Any] | None:
     return extra_networks.extra_network_registry
 
 
-def network_aliases() -> dict[str, Any]:
-    """Other tag kind → object, asked after the registry."""
-    return extra_networks.extra_network_aliases
-
-
 def is_forge() -> bool:
     """True in Forge and its relatives, whose models are patched in another way."""
     return "modules_forge" in sys.modules or importlib.util.find_spec("modules_forge") is not None
