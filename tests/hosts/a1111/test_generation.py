@@ -205,6 +205,22 @@ def test_a_refiner_s_text_encoder_has_the_networks_when_it_encodes(start: Start,
     assert not torch.equal(refined, desk.picture("a cat"))
 
 
+@pytest.mark.parametrize("again", ["turned off and on", "reloaded"])
+def test_models_that_were_loaded_before_we_began_are_followed(start: Start, again: str) -> None:
+    desk = start("1.10", settings={"sd_checkpoints_limit": 2})
+    desk.network("words", TEXT)
+    desk.webui.switch_checkpoint("beta")
+    alone = desk.picture("a cat <lora:words>")
+    desk.webui.switch_checkpoint("alpha")
+    if again == "reloaded":
+        desk.webui.reload_ui()
+    else:
+        desk.webui.set_option("lycopatch_enabled", False)
+        desk.webui.set_option("lycopatch_enabled", True)
+    more: dict[str, Any] = {"refiner_checkpoint": "beta", "refiner_switch_at": 0.0}
+    assert torch.equal(alone, desk.picture("a cat <lora:words>", **more))
+
+
 @pytest.mark.parametrize("version", SINCE_REFINER)
 def test_the_empty_prompt_of_a_new_model_is_encoded_without_networks(start: Start, version: str) -> None:
     desk = start(version, settings={"sd_checkpoints_limit": 2})

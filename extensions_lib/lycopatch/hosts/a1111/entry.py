@@ -130,8 +130,7 @@ class Extension:
 
     def _claim(self) -> None:
         self.takeover.claim()
-        model = host_api.current_model()
-        if model is not None:
+        for model in host_api.loaded_models():
             self.active.watch(model)
 
     def _enabled_changed(self) -> None:
