@@ -205,6 +205,19 @@ def test_a_refiner_s_text_encoder_has_the_networks_when_it_encodes(start: Start,
     assert not torch.equal(refined, desk.picture("a cat"))
 
 
+@pytest.mark.parametrize("version", RELEASES)
+def test_turned_off_nothing_of_the_networks_is_left_in_the_next_picture(start: Start, version: str) -> None:
+    """Also not in the conditioning that the WebUI kept, which it finds by the text of the tags."""
+    desk = start(version, builtin_lora=False, settings={"experimental_persistent_cond_cache": True})
+    desk.network("words", TEXT)
+    plain = desk.picture("a cat")
+    assert not torch.equal(plain, desk.picture("a cat <lora:words>"))
+    desk.webui.set_option("lycopatch_enabled", False)
+    assert torch.equal(plain, desk.picture("a cat <lora:words>"))
+    desk.webui.set_option("lycopatch_enabled", True)
+    assert not torch.equal(plain, desk.picture("a cat <lora:words>"))
+
+
 @pytest.mark.parametrize("again", ["turned off and on", "reloaded"])
 def test_models_that_were_loaded_before_we_began_are_followed(start: Start, again: str) -> None:
     desk = start("1.10", settings={"sd_checkpoints_limit": 2})

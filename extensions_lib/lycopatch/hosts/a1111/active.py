@@ -132,6 +132,10 @@ class ActiveNetworks:
         """Give every model its originals back and leave nothing behind. The first failure is raised at the end."""
         failures: list[Exception] = []
         with self._lock:
+            model = host_api.current_model()
+            caches = host_api.conditioning_caches(None)
+            if model is not None:
+                self._conditionings.observe(caches, self._text_encoder_state(model))
             self._wanted, self._resting = (), None
             for patched in list(self._models.values()):
                 try:
@@ -140,7 +144,7 @@ class ActiveNetworks:
                     failures.append(error)
             self._models.clear()
             self._embeddings.remove()
-            self._conditionings.drop_stale(host_api.conditioning_caches(None), None, self._nothing())
+            self._conditionings.drop_stale(caches, None, self._nothing())
         if failures:
             raise failures[0]
 
