@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from a1111_replay import GenerationFailed, WebUI, shapes_of, write_lora
+from half_precision import needs_half_precision
 
 ROOT = Path(__file__).resolve().parents[3]
 RELEASES = ["1.5", "1.6", "1.9", "1.10"]
@@ -417,6 +418,7 @@ def test_models_of_other_kinds_are_patched_and_restored(start: Start, version: s
 def test_half_precision_and_autocast_do_not_spoil_the_arithmetic(start: Start, version: str, manual_cast: bool) -> None:
     if manual_cast and version == "1.5":
         pytest.skip("1.5 has no replaced forwards")
+    needs_half_precision()
     desk = start(version, half=True, manual_cast=manual_cast)
     desk.picture("a cat <lora:ink:0.7>")
     stored = desk.checkpoint()
@@ -431,6 +433,7 @@ def test_half_precision_and_autocast_do_not_spoil_the_arithmetic(start: Start, v
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("version", ["1.9", "1.10"])
 def test_fp8_storage_comes_back_bit_for_bit(start: Start, version: str, cached: bool) -> None:
+    needs_half_precision()
     desk = start(version, half=True, settings={"fp8_storage": "Enable", "cache_fp16_weight": cached})
     plain, before = desk.picture("a cat"), desk.weights()
     assert before[QUERY].dtype == torch.float8_e4m3fn

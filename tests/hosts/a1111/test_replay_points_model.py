@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from a1111_replay import WebUI, probes, shapes_of, write_vae
 from a1111_replay.structures import random_tensors
+from half_precision import needs_half_precision
 from lycopatch.engine.families.binding import bind
 
 VERSIONS = ("1.5", "1.6", "1.9", "1.10")
@@ -194,6 +195,7 @@ def test_point_13_with_little_memory_parts_are_fetched_when_they_are_called(argu
 @has_fp8
 @pytest.mark.parametrize("cached", [False, True])
 def test_point_13_fp8_weights_can_not_be_added_and_the_better_ones_may_be_beside_them(cached, tmp_path):
+    needs_half_precision()
     settings = {"fp8_storage": "Enable", "cache_fp16_weight": cached}
     with WebUI("1.10", tmp_path, settings=settings, half=True) as webui:
         webui.start()

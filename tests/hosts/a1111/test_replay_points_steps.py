@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from a1111_replay import WebUI, probes, write_lora
+from half_precision import needs_half_precision
 
 VERSIONS = ("1.5", "1.6", "1.9", "1.10")
 LAYER = "model.diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q"
@@ -14,6 +15,7 @@ LAYER = "model.diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q"
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_point_7_activate_runs_without_gradients_and_under_autocast(version, tmp_path):
+    needs_half_precision()
     body = """
         import torch
         from modules import extra_networks
