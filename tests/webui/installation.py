@@ -70,6 +70,7 @@ class Installation:
         return [
             self.python, "launch.py", "--skip-prepare-environment", "--no-download-sd-model", "--api",
             "--port", str(port), "--data-dir", str(self.data), "--ckpt-dir", str(self.checkpoints[0].parent),
+            "--gradio-allowed-path", str(self.data),  # WebUI 1.5 serves no script of extensions from there otherwise
             *self.arguments, *more,
         ]  # fmt: skip
 
