@@ -1,0 +1,268 @@
+"""Train the demo's adapters with the trainers' own packages: one small set of striped pictures, one number of steps.
+
+Each is saved as its trainer saves it, with the metadata that kohya's scripts write, and a preview beside it.
+All but one draw stripes whatever the prompt says; the one with regularisation pictures waits for its trigger word.
+"""
+
+# What diffusers says of its types is not what it takes and gives.
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from base import encode, loss_of, new_scheduler, tokenise
+from diffusers import StableDiffusionPipeline
+from diffusers.utils import convert_state_dict_to_diffusers
+from drawings import SIZE, caption, scenes
+from lycoris.kohya import LycorisNetworkKohya
+from peft import LoraConfig, get_peft_model_state_dict
+from running import MODEL, arguments, generator, learning_rate, prepare, set_learning_rate
+from sample import generate, load_pipeline
+from torch import Tensor, nn
+from tqdm import tqdm
+
+SEED = 4
+TRIGGER = "stripes"
+PICTURES = 64
+BATCH = 12
+REGULARISATION = 4
+"""Plain pictures added to a batch, for the adapter that is trained with them."""
+
+NETWORKS = MODEL.parent / "networks"
+PREVIEW = f"a red heart on blue, {TRIGGER}"
+ATTENTION = ("Transformer2DModel",)
+EVERYTHING = ("Transformer2DModel", "ResnetBlock2D", "Downsample2D", "Upsample2D")
+TEXT = ("CLIPAttention", "CLIPMLP")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one adapter is trained. ``modules``: classes of the U-Net whose layers it changes."""
+
+    name: str
+    algo: str
+    rate: float
+    rank: int = 4
+    modules: tuple[str, ...] = EVERYTHING
+    options: Mapping[str, Any] = field(default_factory=dict)
+    regularised: bool = False
+
+
+RECIPES = (
+    Recipe("stripes", "lora", 4e-3, rank=8, modules=ATTENTION),
+    Recipe("stripes-trigger", "lora", 4e-3, rank=8, modules=ATTENTION, regularised=True),
+    Recipe("stripes-peft", "peft", 4e-3, rank=8, modules=ATTENTION),
+    Recipe("stripes-locon", "locon", 4e-3),
+    Recipe("stripes-loha", "loha", 4e-3),
+    Recipe("stripes-lokr-low", "lokr", 4e-3, options={"factor": 4}),
+    Recipe("stripes-lokr-high", "lokr", 4e-3, options={"factor": 16, "full_matrix": True}),
+    Recipe("stripes-dylora", "dylora", 4e-3, rank=8, options={"block_size": 4}),
+    Recipe("stripes-glora", "glora", 4e-3, modules=ATTENTION),
+    Recipe("stripes-ia3", "ia3", 2e-2),
+    Recipe("stripes-full", "full", 1e-3, modules=("UpBlock2D", "DownBlock2D")),
+    Recipe("stripes-dora", "locon", 4e-3, options={"weight_decompose": True}),
+    Recipe("stripes-oft", "diag-oft", 4e-3),
+    Recipe("stripes-boft", "boft", 4e-3, rank=8),
+)
+Save = Callable[[Path, dict[str, str]], None]
+
+
+class Denoiser(nn.Module):
+    """A pipeline's U-Net and text encoder as one module, called like ``base.Model``."""
+
+    def __init__(self, pipe: StableDiffusionPipeline) -> None:
+        super().__init__()
+        self.unet, self.text_encoder = pipe.unet, pipe.text_encoder
+
+    def forward(self, noisy: Tensor, times: Tensor, ids: Tensor) -> Tensor:
+        """Latents, times, token ids → prediction like the latents."""
+        return self.unet(noisy, times, self.text_encoder(ids).last_hidden_state).sample
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The pictures of all adapters: latents and captions, striped and plain."""
+
+    striped: Tensor
+    plain: Tensor
+    striped_captions: list[str]
+    plain_captions: list[str]
+
+    def batch(self, step: int, random: torch.Generator, regularised: bool) -> tuple[Tensor, list[str]]:
+        """Latents [n, 4, 16, 16] and what is said of each."""
+        voice = Random(step)
+        chosen = torch.randint(PICTURES, (BATCH,), generator=random)
+        said = [self._say(self.striped_captions[i], voice, always=regularised) for i in chosen.tolist()]
+        if not regularised:
+            return self.striped[chosen], said
+        others = torch.randint(PICTURES, (REGULARISATION,), generator=random)
+        said += [self.plain_captions[i] if voice.random() > 0.1 else "" for i in others.tolist()]
+        return torch.cat([self.striped[chosen], self.plain[others]]), said
+
+    def _say(self, words: str, voice: Random, always: bool) -> str:
+        if always:
+            return f"{words}, {TRIGGER}"
+        return voice.choices((f"{words}, {TRIGGER}", words, ""), (5, 4, 1))[0]
+
+
+def make_lesson(pipe: StableDiffusionPipeline) -> Lesson:
+    """Draw and encode the pictures."""
+    voice = Random(SEED)
+    striped, plain = list(scenes(SEED, PICTURES, stripes=True)), list(scenes(SEED + 1, PICTURES))
+    return Lesson(
+        encode(pipe.vae, striped),
+        encode(pipe.vae, plain),
+        [caption(scene, voice) for scene in striped],
+        [caption(scene, voice) for scene in plain],
+    )
+
+
+def attach(recipe: Recipe, pipe: StableDiffusionPipeline) -> tuple[list[nn.Parameter], Save]:
+    """Put a new network on the pipeline; returns what of it learns, and what writes it to a file."""
+    return _attach_peft(recipe, pipe) if recipe.algo == "peft" else _attach_lycoris(recipe, pipe)
+
+
+def _attach_lycoris(recipe: Recipe, pipe: StableDiffusionPipeline) -> tuple[list[nn.Parameter], Save]:
+    convolutions = recipe.modules != ATTENTION
+    LycorisNetworkKohya.apply_preset(
+        {
+            "enable_conv": convolutions,
+            "unet_target_module": list(recipe.modules),
+            "unet_target_name": [],
+            "text_encoder_target_module": list(TEXT),
+            "text_encoder_target_name": [],
+        }
+    )
+    network = LycorisNetworkKohya(
+        pipe.text_encoder,
+        pipe.unet,
+        lora_dim=recipe.rank,
+        alpha=recipe.rank,
+        conv_lora_dim=recipe.rank,
+        conv_alpha=recipe.rank,
+        network_module=recipe.algo,
+        **({"factor": -1} | dict(recipe.options)),
+    )
+    network.apply_to(pipe.text_encoder, pipe.unet, True, True)
+
+    def save(file: Path, metadata: dict[str, str]) -> None:
+        network.save_weights(str(file), torch.float16, metadata)
+
+    return [each for each in network.parameters() if each.requires_grad], save
+
+
+def _attach_peft(recipe: Recipe, pipe: StableDiffusionPipeline) -> tuple[list[nn.Parameter], Save]:
+    parts = {
+        "unet_lora_layers": (pipe.unet, ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in"]),
+        "text_encoder_lora_layers": (pipe.text_encoder, ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]),
+    }
+    for module, targets in parts.values():
+        module.add_adapter(LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=targets))
+
+    def save(file: Path, metadata: dict[str, str]) -> None:
+        layers = {
+            name: {key: value.half() for key, value in _peft_state(module).items()}
+            for name, (module, _) in parts.items()
+        }
+        StableDiffusionPipeline.save_lora_weights(file.parent, weight_name=file.name, **layers)
+
+    return [each for module, _ in parts.values() for each in module.parameters() if each.requires_grad], save
+
+
+def _peft_state(module: nn.Module) -> dict[str, Tensor]:
+    return convert_state_dict_to_diffusers(get_peft_model_state_dict(module))
+
+
+def train(recipe: Recipe, pipe: StableDiffusionPipeline, lesson: Lesson, steps: int) -> Save:
+    """Train one adapter on the pipeline, which keeps it; returns what saves it."""
+    torch.manual_seed(SEED)
+    for part in (pipe.unet, pipe.text_encoder, pipe.vae):
+        part.requires_grad_(False)
+    learning, save = attach(recipe, pipe)
+    model, scheduler = Denoiser(pipe).train(), new_scheduler()
+    optimiser = torch.optim.AdamW(learning, lr=0.0, weight_decay=0.0)
+    bar = tqdm(range(steps), desc=recipe.name, mininterval=5)
+    for step in bar:
+        set_learning_rate(optimiser, learning_rate(step, steps, recipe.rate, warm_up=20))
+        random = generator(SEED, step)
+        latents, said = lesson.batch(step, random, recipe.regularised)
+        loss = loss_of(model, scheduler, latents, tokenise(pipe.tokenizer, said), random)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
+        optimiser.step()
+        bar.set_postfix_str(f"loss {loss.item():.4f}", refresh=False)
+    model.eval()
+    return save
+
+
+def metadata(recipe: Recipe, lesson: Lesson, steps: int) -> dict[str, str]:
+    """What kohya's scripts write into a file about its training."""
+    words = Counter(word.strip() for said in lesson.striped_captions for word in f"{said}, {TRIGGER}".split(","))
+    arguments = {"algo": recipe.algo} | {name: str(value) for name, value in recipe.options.items()}
+    if recipe.options.get("weight_decompose"):
+        arguments = {"algo": recipe.algo, "dora_wd": "True"}
+    return {
+        "ss_output_name": recipe.name,
+        "ss_sd_model_name": "lycopatch-demo",
+        "ss_base_model_version": "sd_v1",
+        "ss_v2": "False",
+        "ss_network_module": "lycoris.kohya",
+        "ss_network_dim": str(recipe.rank),
+        "ss_network_alpha": str(float(recipe.rank)),
+        "ss_network_args": json.dumps(arguments),
+        "ss_resolution": f"({SIZE}, {SIZE})",
+        "ss_num_train_images": str(PICTURES),
+        "ss_num_reg_images": str(PICTURES if recipe.regularised else 0),
+        "ss_steps": str(steps),
+        "ss_max_train_steps": str(steps),
+        "ss_learning_rate": str(recipe.rate),
+        "ss_optimizer": "torch.optim.adamw.AdamW",
+        "ss_lr_scheduler": "cosine",
+        "ss_seed": str(SEED),
+        "ss_mixed_precision": "bf16",
+        "ss_tag_frequency": json.dumps({f"1_{TRIGGER}": words}),
+        "ss_dataset_dirs": json.dumps({f"1_{TRIGGER}": {"n_repeats": 1, "img_count": PICTURES}}),
+        "ss_training_comment": "Trained on drawings of our own for LycoPatch's demo.",
+    }
+
+
+@contextmanager
+def _finished(file: Path) -> Iterator[Path]:
+    """A file that gets its name when it is complete: a run that goes on trains what has no file yet."""
+    unfinished = file.with_name(f"unfinished-{file.name}")
+    yield unfinished
+    unfinished.replace(file)
+
+
+def main() -> None:
+    """Train those that are not there yet."""
+    parser = arguments(__doc__, steps=400)
+    parser.add_argument("--model", type=Path, default=MODEL, help="folder of the finished model")
+    parser.add_argument("--out", type=Path, default=NETWORKS, help="folder for the networks")
+    parser.add_argument("--only", nargs="*", default=[], help="names of networks to train; all when left out")
+    options = parser.parse_args()
+    prepare(options.out, options.threads)
+    lesson = make_lesson(load_pipeline(options.model))
+    for recipe in RECIPES:
+        file = options.out / f"{recipe.name}.safetensors"
+        if file.exists() or (options.only and recipe.name not in options.only):
+            continue
+        pipe = load_pipeline(options.model)
+        save = train(recipe, pipe, lesson, options.steps)
+        with _finished(file) as unfinished:
+            save(unfinished, metadata(recipe, lesson, options.steps))
+        generate(pipe, [PREVIEW])[0].resize((256, 256)).save(file.with_suffix(".preview.png"))
+
+
+if __name__ == "__main__":
+    main()
