@@ -57,8 +57,9 @@ $(GRADIO:%=$(VENV)-gradio/%/.ready): $(VENV)-gradio/%/.ready: tests/gradio_tab/r
 	  $(BIN)/python -c "$$site" > "$$($(@D)/bin/python -c "$$site")/of-the-main-environment.pth"
 	@touch $@
 
-test-webui: venv ## start the WebUI in WEBUI_DIR with the extension, and test in there; some minutes
-	@$(BIN)/python -m pytest -m webui $(ARGS) tests/webui
+test-webui: $(if $(WEBUI_DIR),venv) ## start the WebUI in WEBUI_DIR with the extension and test in there; some minutes
+	@$(if $(WEBUI_DIR),$(BIN)/python -m pytest -m webui $(ARGS) tests/webui, \
+	  echo "Skipped, as there is no WebUI: WEBUI_DIR=/path/to/stable-diffusion-webui make test-webui")
 
 check: format-check lint types test ## what has to pass before a commit: format, lint, types, tests
 

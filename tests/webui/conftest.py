@@ -13,11 +13,8 @@ from typing import Any
 import pytest
 
 from webui.installation import Installation, Unusable, find_installation
-from webui.made_networks import write_networks
-from webui.process import Picture, WebUI
-
-PROMPT = "a photo of a cat"
-TAGS = ("<lora:ink:1>", "<lora:ink:0.5>", "<lyco:kron:1>", "<lyco:magnitude:1>", "<lora:ink:0.7><lyco:kron:0.5:0.3>")
+from webui.made_networks import TAGS, write_networks
+from webui.process import PROMPT, Picture, WebUI, timings
 
 _NUMBERS = pytest.StashKey[list[str]]()
 Note = Callable[[str], None]
@@ -31,6 +28,7 @@ class Reference:
     """The same WebUI without this extension. ``pictures``: by the tag in the prompt."""
 
     pictures: Mapping[str, Picture]
+    device: str
     dtypes: Mapping[str, str]
     weights: Mapping[str, str]
 
@@ -70,12 +68,12 @@ def start(installation: Installation, tmp_path_factory: pytest.TempPathFactory, 
 @pytest.fixture(scope="session")
 def reference(start: Start, note: Note) -> Reference:
     with start("without us", ours=False) as webui:
-        pristine, dtypes = webui.weights(), webui.get("/probe/dtypes")
+        pristine, dtypes, device = webui.weights(), webui.get("/probe/dtypes"), webui.state()["device"]
         prompts = ("", "", "<lora:ink:1>", "<lora:ink:1>", "<lora:ink:0.5>", "")
         pictures = [webui.generate(f"{PROMPT}{tag}") for tag in prompts]
         names = ("first", "plain", "ink at 1", "same again", "ink at 0.5", "without again")
         note("built-in alone: " + timings(names, pictures))
-    return Reference(dict(zip(prompts, pictures, strict=True)), dtypes, pristine)
+    return Reference(dict(zip(prompts, pictures, strict=True)), device, dtypes, pristine)
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +83,7 @@ def right_weights(installation: Installation, reference: Reference) -> RightWeig
     task = {
         "networks": [str(installation.networks), str(installation.data / "models" / "LyCORIS")],
         "checkpoints": {str(first): ["", *TAGS], str(second): ["", TAGS[0]]},
+        "device": reference.device,
         "dtypes": reference.dtypes,
     }
     script = Path(__file__).with_name("expected_weights.py")
@@ -148,10 +147,6 @@ def second(webui: WebUI, right_weights: RightWeights) -> Model:
 def _model(webui: WebUI, right_weights: RightWeights, number: int) -> Model:
     name = webui.installation.checkpoints[number].name
     return Model(webui, name, right_weights[name])
-
-
-def timings(names: tuple[str, ...], pictures: list[Picture]) -> str:
-    return ", ".join(f"{name} {picture.seconds:.1f} s" for name, picture in zip(names, pictures, strict=True))
 
 
 @pytest.hookimpl(wrapper=True)

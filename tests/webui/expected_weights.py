@@ -1,7 +1,7 @@
 """Run by the WebUI's own Python: what every weight shall be, computed from files, outside of any WebUI.
 
-Same arithmetic as in the WebUI (the engine), same torch, another host: so the digests have to be equal to the bit.
-In: JSON ``{"networks": [folder], "checkpoints": {file: [prompt]}, "dtypes": {name: dtype}}``.
+Same arithmetic as in the WebUI (the engine), same torch and device, another host: the digests have to be equal.
+In: JSON ``{"networks": [folder], "checkpoints": {file: [prompt]}, "device": "cpu", "dtypes": {name: dtype}}``.
 Out: JSON ``{file: {prompt: {name: digest}}}``.
 """
 
@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -24,19 +25,13 @@ from lycopatch.hosts.memory.loader import NetworkLoader
 
 def main() -> None:
     task = json.load(sys.stdin)
-    found = {
-        file: _digests(Path(file), prompts, task["networks"], task["dtypes"])
-        for file, prompts in task["checkpoints"].items()
-    }
-    json.dump(found, sys.stdout)
+    json.dump({file: _digests(Path(file), prompts, task) for file, prompts in task["checkpoints"].items()}, sys.stdout)
 
 
-def _digests(
-    file: Path, prompts: list[str], networks: list[str], dtypes: Mapping[str, str]
-) -> dict[str, dict[str, str]]:
+def _digests(file: Path, prompts: list[str], task: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     stored = load_file(file)
-    model = {name: stored[name].to(getattr(torch, dtype)) for name, dtype in dtypes.items()}
-    loader = NetworkLoader(model, networks)
+    model = {name: stored[name].to(task["device"], getattr(torch, dtype)) for name, dtype in task["dtypes"].items()}
+    loader = NetworkLoader(model, task["networks"])
     found: dict[str, dict[str, str]] = {}
     for prompt in prompts:
         report = loader.activate(prompt)
@@ -46,7 +41,7 @@ def _digests(
 
 
 def digest(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()
+    return hashlib.sha256(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ SAMPLES = {
 }
 """Weights that are looked at number by number: name in the checkpoint → layer in the networks."""
 
+TAGS = ("<lora:ink:1>", "<lora:ink:0.5>", "<lyco:kron:1>", "<lyco:magnitude:1>", "<lora:ink:0.7><lyco:kron:0.5:0.3>")
+
 WORD = "inkword"
 """The embedding inside ``charm``."""
 

@@ -16,7 +16,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from PIL import Image
 
 from webui.installation import Installation
 
+PROMPT = "a photo of a cat"
 START_LIMIT = 300.0
 ANSWER_LIMIT = 600.0
 
@@ -46,7 +47,6 @@ class Picture:
     infotext: str
     messages: str
     seconds: float
-    info: dict[str, Any] = field(repr=False)
 
     def hashes(self) -> str | None:
         """The value of "Lora hashes", if the parameters have it."""
@@ -164,8 +164,8 @@ class WebUI:
         seconds = time.monotonic() - started
         with Image.open(io.BytesIO(base64.b64decode(answer["images"][0]))) as image:
             pixels = image.convert("RGB").tobytes()
-        info = json.loads(answer["info"])
-        return Picture(pixels, info["infotexts"][0], self.state()["messages"], seconds, info)
+        infotext = json.loads(answer["info"])["infotexts"][0]
+        return Picture(pixels, infotext, self.state()["messages"], seconds)
 
     # --- looking at it
 
@@ -194,6 +194,10 @@ class WebUI:
                 return answer.read()
         except urllib.error.HTTPError as error:
             raise Refused(error.code, error.read().decode("utf-8", "replace")) from None
+
+
+def timings(names: Sequence[str], pictures: Sequence[Picture]) -> str:
+    return ", ".join(f"{name} {picture.seconds:.1f} s" for name, picture in zip(names, pictures, strict=True))
 
 
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

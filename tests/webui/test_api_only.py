@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from webui.conftest import PROMPT, TAGS
-from webui.process import WebUI
+from webui.made_networks import TAGS
+from webui.process import PROMPT, WebUI
 
 pytestmark = [pytest.mark.webui, pytest.mark.usefixtures("as_it_was")]
 

@@ -14,9 +14,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from webui.conftest import PROMPT, TAGS, timings
-from webui.made_networks import SAMPLES, WORD, expected
-from webui.process import Picture, Refused, WebUI
+from webui.made_networks import SAMPLES, TAGS, WORD, expected
+from webui.process import PROMPT, Picture, Refused, WebUI, timings
 
 pytestmark = [pytest.mark.webui, pytest.mark.usefixtures("as_it_was")]
 

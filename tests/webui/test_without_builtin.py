@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from webui.conftest import PROMPT, TAGS
-from webui.made_networks import HOSTILE
-from webui.process import Refused, WebUI
+from webui.made_networks import HOSTILE, TAGS
+from webui.process import PROMPT, Refused, WebUI
 
 pytestmark = [pytest.mark.webui, pytest.mark.usefixtures("as_it_was")]
 

@@ -9,6 +9,7 @@ import torch
 from fastapi import Body
 from modules import (
     call_queue,
+    devices,
     extra_networks,
     script_callbacks,
     scripts,
@@ -99,6 +100,7 @@ def state():
         "pages": [type(page).__name__ for page in ui_extra_networks.extra_pages],
         "loaded_networks": [network.name for network in getattr(networks, "loaded_networks", ())],
         "available_networks": sorted(getattr(networks, "available_networks", ())),
+        "device": str(devices.device),
         "model": None if model is None else f"{id(model)}",
         "checkpoint": None if model is None else checkpoint_name(model),
         "hooks": 0 if model is None else hooks_of_ours(model),
