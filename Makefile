@@ -22,13 +22,15 @@ help: ## list the targets
 
 venv: $(READY) ## make .venv with all that tests and checks need (again only when pyproject.toml changed)
 
-# torch is named in the same command as the rest, so that no package can swap it for another build.
+# torch is named in the same command as the rest, so that no package can swap it for another build. open_clip_torch
+# carries CLIP's vocabulary, for checkpoints in the demo; what it depends on would replace torch.
 $(READY): pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	  || { echo "LycoPatch needs Python 3.10 or newer; name one with PYTHON=python3.x"; exit 1; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@echo "Installing torch and the test tools into $(VENV); this takes a few minutes the first time."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e '.[test,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e '.[demo,test,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps open_clip_torch
 	@touch $@
 
 test: venv ## run all tests; ARGS="-k word" picks some
@@ -79,7 +81,7 @@ types: venv ## check the types: strict in engine/, basic elsewhere
 bench: venv ## measure, and print one table
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-demo: venv ## run LycoPatch's main job on a small model of its own
+demo: venv ## open a page to try networks on a small Stable Diffusion; ARGS="--prompt 'a red circle' --out a.png" without it
 	@$(BIN)/python -m lycopatch.demo $(ARGS)
 
 clean: ## remove the environment, caches and build products

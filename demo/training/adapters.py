@@ -21,14 +21,15 @@ from typing import Any
 import torch
 from base import encode, loss_of, new_scheduler, tokenise
 from diffusers import StableDiffusionPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
 from drawings import SIZE, caption, scenes
 from lycoris.kohya import LycorisNetworkKohya
 from peft import LoraConfig, get_peft_model_state_dict
-from running import MODEL, arguments, generator, learning_rate, prepare, set_learning_rate
-from sample import generate, load_pipeline
+from running import arguments, generator, learning_rate, prepare, set_learning_rate
+from sample import generate
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from lycopatch.demo.model import FOLDER, NETWORKS, load_pipeline
 
 SEED = 4
 TRIGGER = "stripes"
@@ -37,7 +38,6 @@ BATCH = 12
 REGULARISATION = 4
 """Plain pictures added to a batch, for the adapter that is trained with them."""
 
-NETWORKS = MODEL.parent / "networks"
 PREVIEW = f"a red heart on blue, {TRIGGER}"
 ATTENTION = ("Transformer2DModel",)
 EVERYTHING = ("Transformer2DModel", "ResnetBlock2D", "Downsample2D", "Upsample2D")
@@ -65,10 +65,11 @@ RECIPES = (
     Recipe("stripes-loha", "loha", 4e-3),
     Recipe("stripes-lokr-low", "lokr", 4e-3, options={"factor": 4}),
     Recipe("stripes-lokr-high", "lokr", 4e-3, options={"factor": 16, "full_matrix": True}),
-    Recipe("stripes-dylora", "dylora", 4e-3, rank=8, options={"block_size": 4}),
+    # with larger blocks, lycoris-lora trains it so many times stronger than anything, itself included, applies the file
+    Recipe("stripes-dylora", "dylora", 4e-3, rank=8, options={"block_size": 1}),
     Recipe("stripes-glora", "glora", 4e-3, modules=ATTENTION),
-    Recipe("stripes-ia3", "ia3", 2e-2),
-    Recipe("stripes-full", "full", 1e-3, modules=("UpBlock2D", "DownBlock2D")),
+    Recipe("stripes-ia3", "ia3", 3e-2),
+    Recipe("stripes-full", "full", 1e-3, modules=ATTENTION),
     Recipe("stripes-dora", "locon", 4e-3, options={"weight_decompose": True}),
     Recipe("stripes-oft", "diag-oft", 4e-3),
     Recipe("stripes-boft", "boft", 4e-3, rank=8),
@@ -169,17 +170,14 @@ def _attach_peft(recipe: Recipe, pipe: StableDiffusionPipeline) -> tuple[list[nn
         module.add_adapter(LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=targets))
 
     def save(file: Path, metadata: dict[str, str]) -> None:
+        # under peft's names: diffusers' converter renames some of the layers, which its loader then leaves out
         layers = {
-            name: {key: value.half() for key, value in _peft_state(module).items()}
+            name: {key: value.half() for key, value in get_peft_model_state_dict(module).items()}
             for name, (module, _) in parts.items()
         }
         StableDiffusionPipeline.save_lora_weights(file.parent, weight_name=file.name, **layers)
 
     return [each for module, _ in parts.values() for each in module.parameters() if each.requires_grad], save
-
-
-def _peft_state(module: nn.Module) -> dict[str, Tensor]:
-    return convert_state_dict_to_diffusers(get_peft_model_state_dict(module))
 
 
 def train(recipe: Recipe, pipe: StableDiffusionPipeline, lesson: Lesson, steps: int) -> Save:
@@ -246,8 +244,8 @@ def _finished(file: Path) -> Iterator[Path]:
 
 def main() -> None:
     """Train those that are not there yet."""
-    parser = arguments(__doc__, steps=400)
-    parser.add_argument("--model", type=Path, default=MODEL, help="folder of the finished model")
+    parser = arguments(__doc__, steps=300)
+    parser.add_argument("--model", type=Path, default=FOLDER, help="folder of the finished model")
     parser.add_argument("--out", type=Path, default=NETWORKS, help="folder for the networks")
     parser.add_argument("--only", nargs="*", default=[], help="names of networks to train; all when left out")
     options = parser.parse_args()
@@ -261,7 +259,9 @@ def main() -> None:
         save = train(recipe, pipe, lesson, options.steps)
         with _finished(file) as unfinished:
             save(unfinished, metadata(recipe, lesson, options.steps))
-        generate(pipe, [PREVIEW])[0].resize((256, 256)).save(file.with_suffix(".preview.png"))
+        generate(pipe, [PREVIEW])[0].save(file.with_suffix(".preview.png"), optimize=True)
+        if recipe.regularised:  # the page then writes the trigger word beside the tag
+            file.with_suffix(".json").write_text(json.dumps({"activation text": TRIGGER}) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ PLACES: dict[str, tuple[float, float]] = {
 }
 """Offset of a shape's middle from the picture's, as a part of its width."""
 
-SIZES: dict[str, float] = {"small": 0.13, "medium": 0.2, "big": 0.27}
+SIZES: dict[str, float] = {"small": 0.17, "medium": 0.25, "big": 0.33}
 """Radius of a shape as a part of the picture's width."""
 
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "moon")

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 from drawings import COLOURS, PLACES, SHAPES, SIZES, Scene
-from judging import Judge, save_judge
-from running import MODEL, Training, arguments, generator, learning_rate, prepare, set_learning_rate
+from running import Training, arguments, generator, learning_rate, prepare, set_learning_rate
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 from vae import pictures, styled_scenes, unit
+
+from lycopatch.demo.judging import Judge, save_judge
+from lycopatch.demo.model import FOLDER
 
 SEED = 3
 PICTURES = 8192
@@ -84,8 +86,8 @@ def main() -> None:
     judge = train(options.work, options.steps)
     for question, share in share_right(judge).items():
         tqdm.write(f"{question}: {share:.1%} right")
-    MODEL.mkdir(parents=True, exist_ok=True)
-    save_judge(judge, MODEL / "judge.safetensors")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    save_judge(judge, FOLDER / "judge.safetensors")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ import torch
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[2]
-MODEL = ROOT / "extensions_lib" / "lycopatch" / "demo" / "model"
-"""Where the finished model lies: part of the package."""
 
 _SECONDS_BETWEEN_SAVES = 60
 

@@ -13,9 +13,11 @@ from base import Model, assemble
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from drawings import SIZE
 from PIL import Image, ImageDraw
-from running import MODEL, prepare
+from running import prepare
 from tqdm import tqdm
 from transformers import CLIPTokenizer
+
+from lycopatch.demo.model import FOLDER, load_pipeline
 
 PROMPTS = (
     "a red circle on blue",
@@ -35,17 +37,10 @@ _LABEL = 12
 _ENLARGED = 2
 
 
-def load_pipeline(folder: Path) -> StableDiffusionPipeline:
-    """The finished model, in fp32."""
-    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, local_files_only=True).to(torch.float32)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
 def load_unfinished(file: Path) -> StableDiffusionPipeline:
     """The average of a training that may still run, with the finished VAE and tokenizer."""
-    tokenizer = CLIPTokenizer.from_pretrained(MODEL / "tokenizer", local_files_only=True)
-    vae = AutoencoderKL.from_pretrained(MODEL / "vae", local_files_only=True).float()
+    tokenizer = CLIPTokenizer.from_pretrained(FOLDER / "tokenizer", local_files_only=True)
+    vae = AutoencoderKL.from_pretrained(FOLDER / "vae", local_files_only=True).float()
     model = Model(tokenizer)
     state = torch.load(file, weights_only=True)
     tqdm.write(f"step {state['step']}")
@@ -80,7 +75,7 @@ def sheet(rows: list[list[Image.Image]], labels: list[str]) -> Image.Image:
 def main() -> None:
     """Write the sheet."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=MODEL, help="folder of the finished model")
+    parser.add_argument("--model", type=Path, default=FOLDER, help="folder of the finished model")
     parser.add_argument("--unfinished", type=Path, help="base.pt of a running training, instead of the finished model")
     parser.add_argument("--out", type=Path, default=Path("sheet.png"))
     parser.add_argument("--pictures", type=int, default=6, help="pictures for each prompt")

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from drawings import Scene, draw, random_scene
-from running import MODEL, Training, arguments, generator, learning_rate, prepare, set_learning_rate
+from running import Training, arguments, generator, learning_rate, prepare, set_learning_rate
 from torch import Tensor
 from torch.nn import functional as F
+
+from lycopatch.demo.model import FOLDER
 
 SEED = 1
 PICTURES = 8192
@@ -104,7 +106,7 @@ def set_scale(vae: AutoencoderKL) -> None:
 def save(vae: AutoencoderKL) -> None:
     """Into the package, in half precision."""
     set_scale(vae.eval())
-    copy.deepcopy(vae).half().save_pretrained(MODEL / "vae")
+    copy.deepcopy(vae).half().save_pretrained(FOLDER / "vae")
     vae.train()
 
 

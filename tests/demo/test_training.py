@@ -12,15 +12,17 @@ import pytest
 import torch
 from torch import nn
 
+from lycopatch.demo import judging
+
 TRAINING = Path(__file__).resolve().parents[2] / "demo" / "training"
 
 
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[Any]:
-    """The modules ``running`` and ``words`` of the training scripts, and ``judging``."""
+    """The modules ``running`` and ``words`` of the training scripts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(TRAINING)
-        names = ("running", "words", "judging")
+        names = ("running", "words")
         yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 
 
@@ -81,9 +83,9 @@ def test_a_tokenizer_is_the_same_each_time_it_is_made(scripts: Any, tmp_path: Pa
 
 
 def test_a_saved_judge_answers_like_the_one_that_was_saved(scripts: Any, tmp_path: Path) -> None:
-    judge = scripts.judging.Judge({"colour": ("red", "blue"), "stripes": ("no", "yes")}).half().float().eval()
-    scripts.judging.save_judge(judge, tmp_path / "judge.safetensors")
+    judge = judging.Judge({"colour": ("red", "blue"), "stripes": ("no", "yes")}).half().float().eval()
+    judging.save_judge(judge, tmp_path / "judge.safetensors")
     pictures = torch.rand(6, 3, 64, 64) * 2 - 1
-    answers = scripts.judging.load_judge(tmp_path / "judge.safetensors").judge(pictures)
+    answers = judging.load_judge(tmp_path / "judge.safetensors").judge(pictures)
     assert answers == judge.judge(pictures)
     assert all(set(each) == {"colour", "stripes"} for each in answers)

@@ -1,72 +1,177 @@
-"""``python -m lycopatch.demo``: prompts on a small Stable Diffusion, what each did, and the proof that it is undone."""
+"""``python -m lycopatch.demo``: try networks on a small Stable Diffusion, in a page or without a browser."""
 
 from __future__ import annotations
 
+import argparse
+import random
 import sys
-import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from safetensors.torch import save_file
-from torch import Tensor
+from lycopatch.cli.parser import INTERRUPTED, OK, TROUBLE
+from lycopatch.cli.terminal import progress, safe, say, trouble
+from lycopatch.engine.errors import AdapterError
 
-from lycopatch.demo.small import make_checkpoint, make_networks
-from lycopatch.engine.originals import same_bits
-from lycopatch.engine.reading import open_tensor_file
-from lycopatch.hosts.memory import NetworkLoader
+if TYPE_CHECKING:
+    from lycopatch.demo.judging import Judge
+    from lycopatch.demo.txt2img import Settings, TextToImage
 
-PROMPTS = (
-    "a harbour at dawn <lora:ink:0.8>",
-    "a harbour at dawn <lora:ink:0.8> <lyco:paper:0.5:1>",
-    "a harbour at dawn <lyco:paper:0.5:1> <lora:ink:0.8>",
-    "a harbour at dawn <lora:inc:0.8> <lora:glow:0.6>",
-    "a harbour at dawn <lora:glow:much>",
-    "a harbour at dawn",
+PORT = 7861
+MISSING = (
+    "The demo needs {name}, which is not installed here. Run it with `make demo`, or install what it needs: "
+    "pip install 'lycopatch[demo]'"
 )
 
 
-def main() -> int:
-    """Run the prompts; 0 when the model ends bit-equal to its checkpoint."""
-    with tempfile.TemporaryDirectory(prefix="lycopatch-demo-") as folder:
-        checkpoint, networks = Path(folder, "small.safetensors"), Path(folder, "networks")
-        networks.mkdir()
-        save_file(make_checkpoint(), checkpoint)
-        made = make_networks(networks)
-        with open_tensor_file(checkpoint) as file:
-            model = {name: file.read(name) for name in file.specs}
-        print(f"A Stable Diffusion 1 in miniature: {len(model)} tensors. Networks: {', '.join(made)}.\n")
-        equal = _run(model, checkpoint, networks)
-    return 0 if equal else 1
+def main(argv: Sequence[str] | None = None) -> int:
+    """Show the page until Ctrl+C, or write the picture of ``--prompt``; returns the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        with ExitStack() as stack:
+            studio = _studio(options, stack)
+            if not options.prompt:
+                return _show(options, studio)
+            return _draw(options, studio) if options.compare is None else _compare(options, studio)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("lycopatch"):
+            raise
+        trouble(MISSING.format(name=error.name))
+    except (AdapterError, ValueError) as error:
+        trouble(str(error))
+    except OSError as error:
+        trouble(f"The system reports: {error.strerror or error} ({error.filename}).")
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return INTERRUPTED
+    return TROUBLE
 
 
-def _run(model: dict[str, Tensor], checkpoint: Path, networks: Path) -> bool:
-    pristine = {name: tensor.clone() for name, tensor in model.items()}
-    loader = NetworkLoader(model, [networks], checkpoint=checkpoint)
-    for prompt in PROMPTS:
-        report = loader.activate(prompt)
-        print(prompt)
-        for tag in report.tags:
-            print(f"  {tag.summary()}")
-        for issue in report.issues:
-            print(f"  {issue.message}")
-        change = _relative_change(model, pristine)
-        print(
-            f"  {report.tensors_written} tensors written, {report.tensors_restored} restored "
-            f"in {report.seconds * 1000:.0f} ms; the weights differ by {change:.6%}\n"
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lycopatch.demo", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--networks", type=Path, metavar="DIR", help="folder of networks (default: those of the demo)")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="a real SD1 or SDXL checkpoint instead of the small model"
+    )
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="DIR", help="folder of the CLIP tokenizer for --checkpoint, if not found"
+    )
+    parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda, mps … (default: %(default)s)")
+    parser.add_argument(
+        "--side", type=int, help="width and height of the pictures (default: what the model was made for)"
+    )
+    parser.add_argument("--port", type=int, default=PORT, help="of the page on 127.0.0.1 (default: %(default)s)")
+    picture = parser.add_argument_group("without a browser: a picture, or a comparison of networks")
+    picture.add_argument(
+        "--prompt", action="append", help='as in the WebUI: "a red circle <lora:stripes:1>"; several for --compare'
+    )
+    picture.add_argument("--negative-prompt", default="")
+    picture.add_argument("--out", type=Path, default=Path("picture.png"), help="PNG to write (default: %(default)s)")
+    picture.add_argument("--seed", type=int, default=-1, help="-1 for any (default: %(default)s)")
+    picture.add_argument("--steps", type=int, default=20, help="(default: %(default)s)")
+    picture.add_argument("--cfg", type=float, default=4.0, help="(default: %(default)s)")
+    picture.add_argument("--batch", type=int, default=4, help="pictures of each in a comparison (default: %(default)s)")
+    picture.add_argument(
+        "--compare",
+        nargs="*",
+        metavar="NAME",
+        help="write the pictures of these networks (all when none is named) as a grid, and print what each costs",
+    )
+    picture.add_argument("--weights", default="1", help='in the comparison, as in "0.5, 1" (default: %(default)s)')
+    return parser
+
+
+def _studio(options: argparse.Namespace, stack: ExitStack) -> TextToImage:
+    """The model with the folder of networks; ``stack`` lets go of it."""
+    from lycopatch.demo import model
+    from lycopatch.demo.txt2img import TextToImage
+    from lycopatch.hosts.diffusers import NetworkLoader
+
+    folder = options.networks
+    if folder is not None and not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}; name one with --networks.")
+    if options.side is not None and (options.side % 8 or not 16 <= options.side <= 2048):
+        raise ValueError("The side must be a multiple of 8 between 16 and 2048.")
+    _check_device(options.device)
+    if options.checkpoint is None:
+        pipe, name, origin = model.load_pipeline(device=options.device), model.NAME, None
+    else:
+        from lycopatch.demo.checkpoint import load_checkpoint
+
+        pipe, name = load_checkpoint(options.checkpoint, options.device, options.tokenizer), options.checkpoint.stem
+        origin = options.checkpoint
+    folders = [folder or model.NETWORKS]
+    loader = stack.enter_context(NetworkLoader(pipe, folders, checkpoint=origin))
+    return TextToImage(pipe, loader, name, options.side)
+
+
+def _check_device(name: str) -> None:
+    """Raise ValueError when this torch can not compute there."""
+    import torch
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f'torch can not compute on "{name}" here: {str(error).splitlines()[0]}') from error
+
+
+def _settings(options: argparse.Namespace, batch: int) -> Settings:
+    from lycopatch.demo.txt2img import Settings
+
+    seed = options.seed if options.seed >= 0 else random.randrange(2**32)
+    return Settings(options.prompt[0], options.negative_prompt, seed, options.steps, options.cfg, batch)
+
+
+def _draw(options: argparse.Namespace, studio: TextToImage) -> int:
+    from PIL.PngImagePlugin import PngInfo
+
+    if len(options.prompt) > 1:
+        raise ValueError("A picture has one prompt; --compare takes several.")
+    with progress("Drawing") as tell:
+        made = studio.make(_settings(options, batch=1), tell)
+    for tag in made.report.tags:
+        say(safe(tag.summary()))
+    for issue in made.report.issues:
+        say(safe(issue.message))
+    parameters = PngInfo()
+    parameters.add_itxt("parameters", made.infotext())
+    made.pictures[0].save(options.out, "PNG", pnginfo=parameters)
+    say(f"{safe(str(options.out))}: seed {made.settings.seed}, {made.seconds:.1f} s")
+    return OK
+
+
+def _compare(options: argparse.Namespace, studio: TextToImage) -> int:
+    from lycopatch.demo.comparison import compare, parse_weights
+    from lycopatch.demo.comparison_view import grid, markdown
+
+    catalog, judge = studio.loader.catalog, _judge(options)
+    names = options.compare or [catalog.shortest_name(file) for file in catalog.files]
+    settings, weights = _settings(options, options.batch), parse_weights(options.weights)
+    with progress("Comparing") as tell:
+        made = compare(
+            studio, names, weights, settings, judge, lambda done, total, _: tell(done, total), options.prompt[1:]
         )
-    loader.close()
-    equal = sum(same_bits(model[name], pristine[name]) for name in model)
-    print(f"{equal} of {len(model)} tensors are bit-equal to the checkpoint.")
-    return equal == len(model)
+    grid(made).save(options.out, "PNG")
+    say(markdown(made))
+    return OK
 
 
-def _relative_change(model: dict[str, Tensor], pristine: dict[str, Tensor]) -> float:
-    """‖W − W₀‖ / ‖W₀‖ over all tensors."""
-    changed = sum(float((model[name].double() - pristine[name].double()).square().sum()) for name in pristine)
-    whole = sum(float(tensor.double().square().sum()) for tensor in pristine.values())
-    return (changed / whole) ** 0.5
+def _judge(options: argparse.Namespace) -> Judge | None:
+    """It knows the pictures of the embedded model alone, in their own size."""
+    from lycopatch.demo.judging import load_judge
+    from lycopatch.demo.model import JUDGE
+
+    own = options.checkpoint is None and options.side is None
+    return load_judge(JUDGE) if own else None
+
+
+def _show(options: argparse.Namespace, studio: TextToImage) -> int:
+    from lycopatch.demo.page import show
+
+    show(studio, _judge(options), options.port)
+    return OK
 
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
     sys.exit(main())

@@ -101,6 +101,16 @@ def duplicate_issues(requests: Iterable[AdapterRequest]) -> list[Issue]:
     ]
 
 
+def negative_prompt_issues(negative_prompt: str) -> list[Issue]:
+    """One issue for each tag in a negative prompt, where no WebUI looks for them."""
+    return [
+        Issue(
+            "no effect", f"The tag {each.tag} stands in the negative prompt, where tags do nothing; move it.", each.tag
+        )
+        for each in parse_prompt(negative_prompt).requests
+    ]
+
+
 def _is_ours(match: re.Match[str]) -> bool:
     """Whether a candidate is a tag of ours: what a host's ``<(\\w+):([^>]+)>`` would take out of the prompt."""
     exact = not match["before"] and not match["after"] and match["colon"] == ":"

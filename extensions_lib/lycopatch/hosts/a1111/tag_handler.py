@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lycopatch.engine.report import Issue, Report
-from lycopatch.engine.request import TAG_KINDS, parse_prompt
+from lycopatch.engine.request import TAG_KINDS, negative_prompt_issues, parse_prompt
 from lycopatch.hosts.a1111 import host_api, messages
 from lycopatch.hosts.a1111.active import ActiveNetworks
 from lycopatch.hosts.a1111.infotext import LoraHashes
@@ -101,11 +101,7 @@ def _lookalikes(p: Any) -> list[Issue]:
 
 def _without_effect(p: Any) -> list[Issue]:
     """Tags where the WebUI does not look for them."""
-    issues: list[Issue] = []
-    for prompt in _texts(p, "negative_prompts")[:1]:
-        for request in parse_prompt(prompt).requests:
-            message = f"The tag {request.tag} stands in the negative prompt, where tags do nothing; move it."
-            issues.append(Issue("no effect", message, request.tag))
+    issues = [issue for prompt in _texts(p, "negative_prompts")[:1] for issue in negative_prompt_issues(prompt)]
     first = getattr(p, "iteration", 0) * getattr(p, "batch_size", 1)
     batch = _texts(p, "all_prompts")[first : first + getattr(p, "batch_size", 1)]
     if len({tuple(request.tag for request in parse_prompt(prompt).requests) for prompt in set(batch)}) > 1:

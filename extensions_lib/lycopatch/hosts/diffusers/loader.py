@@ -51,7 +51,7 @@ class NetworkLoader:
         self._lock = threading.RLock()
         self._allow_pickle = allow_pickle
         self._workers = workers
-        self._catalog = Catalog([Path(folder) for folder in folders], allow_pickle=allow_pickle)
+        self.catalog = Catalog([Path(folder) for folder in folders], allow_pickle=allow_pickle)
         self._components = find_components(pipe)
         check_untouched(self._components)
         self._files = CheckpointFiles(checkpoint, self._components) if checkpoint is not None else None
@@ -111,7 +111,7 @@ class NetworkLoader:
         if self._files is not None:
             shapes = live.shapes()
             source = self._files.checkpoint(TargetIndex.of(shapes).model, shapes)
-        return Session(live, self._catalog, checkpoint=source, allow_pickle=self._allow_pickle, workers=self._workers)
+        return Session(live, self.catalog, checkpoint=source, allow_pickle=self._allow_pickle, workers=self._workers)
 
     def _activate(self, parsed: ParsedPrompt, progress: Progress | None) -> Report:
         try:

@@ -37,10 +37,10 @@ class Judge(nn.Module):
         seen = self.look(pictures)
         return {question: answer(seen) for question, answer in self.answer.items()}
 
-    @torch.no_grad()
     def judge(self, pictures: Tensor) -> list[dict[str, str]]:
         """For each picture, question → most likely answer."""
-        best = {question: scores.argmax(1).tolist() for question, scores in self(pictures).items()}
+        with torch.no_grad():
+            best = {question: scores.argmax(1).tolist() for question, scores in self(pictures).items()}
         return [{each: self.questions[each][best[each][i]] for each in best} for i in range(len(pictures))]
 
 
