@@ -1,13 +1,16 @@
-"""``python docs/pictures.py``: the README's picture, made from what the command really prints."""
+"""``python docs/pictures.py``: the README's pictures, made from what the commands really show."""
 
 from __future__ import annotations
 
 import os
 import pty
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
+from playwright.sync_api import sync_playwright
 from rich.console import Console
 from rich.text import Text
 
@@ -16,8 +19,14 @@ COMMAND = ("inspect", "tests/data/analog_svd_rank4.safetensors")
 
 
 def main() -> None:
-    """Run the command in a terminal of its own and save what it shows as docs/inspect.svg."""
+    """Make both, from the root of the repository."""
     os.chdir(ROOT)
+    inspect()
+    demo()
+
+
+def inspect() -> None:
+    """Run the command in a terminal of its own and save what it shows as docs/inspect.svg."""
     shown = bytearray()
 
     def read(descriptor: int) -> bytes:
@@ -35,6 +44,34 @@ def main() -> None:
     # no font from somewhere else: the reader's own monospaced one does
     picture = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL).replace("Fira Code", "monospace")
     (ROOT / "docs" / "inspect.svg").write_text(picture, encoding="utf-8")
+
+
+def demo() -> None:
+    """Do in the demo's page what the README says, and save how it looks as docs/demo.png. Needs Chromium."""
+    command = [sys.executable, "-u", "-m", "lycopatch.demo", "--port", "0"]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server,
+        sync_playwright() as playwright,
+    ):
+        assert server.stdout is not None
+        address = next(found[0] for line in server.stdout if (found := re.search(r"http\S+", line)))
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--no-proxy-server"]
+        )
+        page = browser.new_page(viewport={"width": 1280, "height": 1010})
+        page.goto(address)
+        page.wait_for_selector("#demo_cards button")
+        page.fill("#demo_prompt textarea", "a red heart on blue")
+        page.fill("#demo_seed input", "5")
+        page.locator("#demo_batch input[type=number]").fill("4")
+        page.locator("#demo_cards button", has_text="stripes-lokr-low").click()
+        page.wait_for_selector("#demo_cards >> text=✓")
+        page.click("#demo_run")
+        page.wait_for_selector("#demo_report >> text=/Seed 5/")
+        page.wait_for_timeout(1000)  # until the pictures are painted
+        page.screenshot(path="docs/demo.png")
+        browser.close()
+        server.terminate()
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ SEED = 4
 TRIGGER = "stripes"
 PICTURES = 64
 BATCH = 12
-REGULARISATION = 4
-"""Plain pictures added to a batch, for the adapter that is trained with them."""
+REGULARISATION = 6
+"""Plain pictures in a batch of the adapter that is trained with them."""
 
 PREVIEW = f"a red heart on blue, {TRIGGER}"
 ATTENTION = ("Transformer2DModel",)
@@ -59,14 +59,14 @@ class Recipe:
 
 RECIPES = (
     Recipe("stripes", "lora", 4e-3, rank=8, modules=ATTENTION),
-    Recipe("stripes-trigger", "lora", 4e-3, rank=8, modules=ATTENTION, regularised=True),
+    Recipe("stripes-trigger", "lora", 6e-3, rank=8, modules=ATTENTION, regularised=True),
     Recipe("stripes-peft", "peft", 4e-3, rank=8, modules=ATTENTION),
     Recipe("stripes-locon", "locon", 4e-3),
     Recipe("stripes-loha", "loha", 4e-3),
     Recipe("stripes-lokr-low", "lokr", 4e-3, options={"factor": 4}),
     Recipe("stripes-lokr-high", "lokr", 4e-3, options={"factor": 16, "full_matrix": True}),
     # with larger blocks, lycoris-lora trains it so many times stronger than anything, itself included, applies the file
-    Recipe("stripes-dylora", "dylora", 4e-3, rank=8, options={"block_size": 1}),
+    Recipe("stripes-dylora", "dylora", 1.2e-2, options={"block_size": 1}),
     Recipe("stripes-glora", "glora", 4e-3, modules=ATTENTION),
     Recipe("stripes-ia3", "ia3", 3e-2),
     Recipe("stripes-full", "full", 1e-3, modules=ATTENTION),
@@ -101,7 +101,7 @@ class Lesson:
     def batch(self, step: int, random: torch.Generator, regularised: bool) -> tuple[Tensor, list[str]]:
         """Latents [n, 4, 16, 16] and what is said of each."""
         voice = Random(step)
-        chosen = torch.randint(PICTURES, (BATCH,), generator=random)
+        chosen = torch.randint(PICTURES, (BATCH - REGULARISATION if regularised else BATCH,), generator=random)
         said = [self._say(self.striped_captions[i], voice, always=regularised) for i in chosen.tolist()]
         if not regularised:
             return self.striped[chosen], said
@@ -212,7 +212,7 @@ def metadata(recipe: Recipe, lesson: Lesson, steps: int) -> dict[str, str]:
     return {
         "ss_output_name": recipe.name,
         "ss_sd_model_name": "lycopatch-demo",
-        "ss_base_model_version": "sd_v1",
+        "ss_base_model_version": "lycopatch_demo",
         "ss_v2": "False",
         "ss_network_module": "lycoris.kohya",
         "ss_network_dim": str(recipe.rank),

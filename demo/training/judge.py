@@ -41,13 +41,22 @@ def _answer(scene: Scene, question: str) -> str:
 
 
 def worsened(batch: Tensor, random: torch.Generator) -> Tensor:
-    """Other brightness, a little noise, and half of the pictures blurred."""
+    """Blotches in half of the pictures, other brightness, a little noise, and another half blurred."""
+    batch = torch.where(torch.rand(len(batch), 1, 1, 1, generator=random) < 0.5, blotched(batch, random), batch)
     batch = batch * (1 + 0.1 * torch.randn(len(batch), 3, 1, 1, generator=random))
     batch = batch + 0.08 * torch.randn(len(batch), 3, 1, 1, generator=random)
     half = len(batch) // 2
     blurred = F.avg_pool2d(F.pad(batch[:half], (1, 1, 1, 1), "replicate"), 3, stride=1)
     batch = torch.cat([blurred, batch[half:]])
     return (batch + 0.05 * torch.randn(batch.shape, generator=random)).clamp(-1, 1)
+
+
+def blotched(batch: Tensor, random: torch.Generator) -> Tensor:
+    """Pictures of which a sixth is covered by soft shapes of a colour that is somewhere in them."""
+    hills = F.interpolate(torch.randn(len(batch), 1, 5, 5, generator=random), batch.shape[-1], mode="bicubic")
+    row, column = torch.randint(batch.shape[-1], (2, len(batch)), generator=random)
+    colour = batch[torch.arange(len(batch)), :, row, column][:, :, None, None]
+    return torch.where(hills > 0.8, colour, batch)
 
 
 def train(work: Path, steps: int) -> Judge:

@@ -203,7 +203,7 @@ def test_the_model_alone_draws_no_stripes(words: str, untouched: Any) -> None:
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
 def test_the_style_shows(file: Path, ours: Ours) -> None:
     """Where there were plain pictures in the training, only with the trigger word."""
-    ours.loader.activate(f"<lora:{file.stem}:1>")
+    assert ours.loader.activate(f"<lora:{file.stem}:1>").ok
     waits = waits_for_its_trigger(file)
     share = striped(ours.pipe, f", {TRIGGER}" if waits else "", file.stem)
     assert share >= 0.9

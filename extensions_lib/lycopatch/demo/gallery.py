@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw
 from lycopatch.engine.errors import AdapterError
 from lycopatch.engine.request import parse_prompt
 from lycopatch.engine.wording import printable
-from lycopatch.hosts.a1111.cards import spelling_of
 from lycopatch.ui.networks import NetworkRow, Networks
 from lycopatch.ui.sidecar import read_sidecar, stem_path
+from lycopatch.ui.spelling import spelling_of
 
 SIDE = 256
 """Of a card's picture, in pixels."""

@@ -13,12 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lycopatch.engine.catalog import AdapterFile, Catalog
+from lycopatch.engine.catalog import AdapterFile
 from lycopatch.engine.catalog_index import hash_digits
-from lycopatch.engine.errors import AdapterError
 from lycopatch.engine.metadata import cut, presentable
 from lycopatch.engine.recognise import family_in_metadata
-from lycopatch.engine.request import parse_prompt
 from lycopatch.engine.wording import printable
 from lycopatch.ui.sidecar import Sidecar, stem_path
 
@@ -108,21 +106,6 @@ def page_name(name: str) -> str:
     return _REFERENCE.sub(_WIDE_AMPERSAND, plain.translate(_LOOK_ALIKES))
 
 
-def spelling_of(file: AdapterFile, catalog: Catalog, *, prefer_alias: bool) -> str | None:
-    """What to write in a tag so that it finds exactly this file, or None when no tag can."""
-    for alias in file.usable_alias if prefer_alias else ():
-        if _can_be_written(alias) and _finds(catalog, alias, file):
-            return alias
-    name = catalog.shortest_name(file)
-    if _can_be_written(name):
-        return name
-    for digits in filter(None, map(hash_digits, file.stated_hashes)):
-        found = catalog.find_hash(digits[:12])
-        if found is not None and found.path == file.path:
-            return digits[:12]
-    return None
-
-
 def version_of(file: AdapterFile, sidecar: Sidecar) -> str:
     """The base model a network is for: what the user wrote, else what its metadata say."""
     return printable(sidecar.sd_version) or _VERSION_OF_FAMILY.get(
@@ -140,25 +123,6 @@ def js_string(text: str) -> str:
     """A text as a JavaScript string that is safe in any script or handler; the WebUI escapes it for HTML."""
     quoted = json.dumps(printable(text), ensure_ascii=False).replace("</", "<\\/").replace("<!", "<\\!")
     return quoted.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _can_be_written(name: str) -> bool:
-    """Whether a tag with this name is read back with this name."""
-    parsed = parse_prompt(f"<lora:{name}:1>")
-    return (
-        [request.name for request in parsed.requests] == [name]
-        and not parsed.issues
-        and not parsed.text
-        and printable(name) == name
-        and all(char >= " " for char in name)
-    )
-
-
-def _finds(catalog: Catalog, name: str, file: AdapterFile) -> bool:
-    try:
-        return catalog.find(name).path == file.path
-    except AdapterError:
-        return False
 
 
 def _path_text(path: str) -> str:

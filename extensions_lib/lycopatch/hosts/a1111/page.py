@@ -12,9 +12,10 @@ from lycopatch.engine.catalog_scan import SAFETENSORS_SUFFIXES
 from lycopatch.engine.errors import AdapterError
 from lycopatch.engine.wording import printable
 from lycopatch.hosts.a1111 import host_api
-from lycopatch.hosts.a1111.cards import HostFacts, new_card, page_name, plain_card, spelling_of
+from lycopatch.hosts.a1111.cards import HostFacts, new_card, page_name, plain_card
 from lycopatch.hosts.a1111.metadata_editor import new_editor
 from lycopatch.ui.sidecar import read_sidecar, stem_path
+from lycopatch.ui.spelling import spelling_of
 
 if TYPE_CHECKING:
     from lycopatch.hosts.a1111.library import Library

@@ -20,7 +20,7 @@ from lycopatch.engine.request import TAG_KINDS, parse_prompt
 from lycopatch.engine.tag import LARGEST_WEIGHT
 from lycopatch.engine.wording import shown
 from lycopatch.hosts.a1111 import host_api
-from lycopatch.hosts.a1111.cards import spelling_of
+from lycopatch.ui.spelling import spelling_of
 
 if TYPE_CHECKING:
     from lycopatch.hosts.a1111.library import Library
