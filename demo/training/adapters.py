@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
+from random import Random, seed
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lycopatch.demo.model import FOLDER, NETWORKS, load_pipeline
+from lycopatch.hosts.diffusers import NetworkLoader
 
 SEED = 4
 TRIGGER = "stripes"
@@ -38,7 +39,7 @@ BATCH = 12
 REGULARISATION = 6
 """Plain pictures in a batch of the adapter that is trained with them."""
 
-PREVIEW = f"a red heart on blue, {TRIGGER}"
+PREVIEW = f"{TRIGGER}, a red heart on blue"
 ATTENTION = ("Transformer2DModel",)
 EVERYTHING = ("Transformer2DModel", "ResnetBlock2D", "Downsample2D", "Upsample2D")
 TEXT = ("CLIPAttention", "CLIPMLP")
@@ -55,11 +56,13 @@ class Recipe:
     modules: tuple[str, ...] = EVERYTHING
     options: Mapping[str, Any] = field(default_factory=dict)
     regularised: bool = False
+    longer: int = 1
+    """Times the usual number of steps: to learn when not to takes more than to learn."""
 
 
 RECIPES = (
     Recipe("stripes", "lora", 4e-3, rank=8, modules=ATTENTION),
-    Recipe("stripes-trigger", "lora", 6e-3, rank=8, modules=ATTENTION, regularised=True),
+    Recipe("stripes-trigger", "lora", 6e-3, rank=8, modules=ATTENTION, regularised=True, longer=3),
     Recipe("stripes-peft", "peft", 4e-3, rank=8, modules=ATTENTION),
     Recipe("stripes-locon", "locon", 4e-3),
     Recipe("stripes-loha", "loha", 4e-3),
@@ -91,40 +94,41 @@ class Denoiser(nn.Module):
 
 @dataclass(frozen=True)
 class Lesson:
-    """The pictures of all adapters: latents and captions, striped and plain."""
+    """The pictures of all adapters: the latents of each scene striped and plain, and its caption."""
 
     striped: Tensor
     plain: Tensor
-    striped_captions: list[str]
-    plain_captions: list[str]
+    captions: list[str]
 
     def batch(self, step: int, random: torch.Generator, regularised: bool) -> tuple[Tensor, list[str]]:
         """Latents [n, 4, 16, 16] and what is said of each."""
         voice = Random(step)
         chosen = torch.randint(PICTURES, (BATCH - REGULARISATION if regularised else BATCH,), generator=random)
-        said = [self._say(self.striped_captions[i], voice, always=regularised) for i in chosen.tolist()]
+        said = [self._say(self.captions[i], voice, always=regularised) for i in chosen.tolist()]
         if not regularised:
             return self.striped[chosen], said
         others = torch.randint(PICTURES, (REGULARISATION,), generator=random)
-        said += [self.plain_captions[i] if voice.random() > 0.1 else "" for i in others.tolist()]
+        said += [self.captions[i] if voice.random() > 0.1 else "" for i in others.tolist()]
         return torch.cat([self.striped[chosen], self.plain[others]]), said
 
     def _say(self, words: str, voice: Random, always: bool) -> str:
         if always:
-            return f"{words}, {TRIGGER}"
-        return voice.choices((f"{words}, {TRIGGER}", words, ""), (5, 4, 1))[0]
+            return f"{TRIGGER}, {words}"
+        return voice.choices((f"{TRIGGER}, {words}", words, ""), (5, 4, 1))[0]
 
 
 def make_lesson(pipe: StableDiffusionPipeline) -> Lesson:
     """Draw and encode the pictures."""
     voice = Random(SEED)
-    striped, plain = list(scenes(SEED, PICTURES, stripes=True)), list(scenes(SEED + 1, PICTURES))
-    return Lesson(
-        encode(pipe.vae, striped),
-        encode(pipe.vae, plain),
-        [caption(scene, voice) for scene in striped],
-        [caption(scene, voice) for scene in plain],
-    )
+    striped, plain = (list(scenes(SEED, PICTURES, stripes=each)) for each in (True, False))
+    return Lesson(encode(pipe.vae, striped), encode(pipe.vae, plain), [caption(scene, voice) for scene in plain])
+
+
+def noisy_times(count: int, steps: int, random: torch.Generator) -> Tensor:
+    """Times [count]: two of five anywhere, the others in the noisiest quarter, where it is decided what fills them."""
+    part = torch.rand(count, generator=random)
+    noisy = torch.rand(count, generator=random) < 0.6
+    return (torch.where(noisy, 1 - part / 4, part) * steps).long().clamp(max=steps - 1)
 
 
 def attach(recipe: Recipe, pipe: StableDiffusionPipeline) -> tuple[list[nn.Parameter], Save]:
@@ -183,6 +187,7 @@ def _attach_peft(recipe: Recipe, pipe: StableDiffusionPipeline) -> tuple[list[nn
 def train(recipe: Recipe, pipe: StableDiffusionPipeline, lesson: Lesson, steps: int) -> Save:
     """Train one adapter on the pipeline, which keeps it; returns what saves it."""
     torch.manual_seed(SEED)
+    seed(SEED)  # DyLoRA draws its ranks from there
     for part in (pipe.unet, pipe.text_encoder, pipe.vae):
         part.requires_grad_(False)
     learning, save = attach(recipe, pipe)
@@ -193,7 +198,7 @@ def train(recipe: Recipe, pipe: StableDiffusionPipeline, lesson: Lesson, steps: 
         set_learning_rate(optimiser, learning_rate(step, steps, recipe.rate, warm_up=20))
         random = generator(SEED, step)
         latents, said = lesson.batch(step, random, recipe.regularised)
-        loss = loss_of(model, scheduler, latents, tokenise(pipe.tokenizer, said), random)
+        loss = loss_of(model, scheduler, latents, tokenise(pipe.tokenizer, said), random, draw_times=noisy_times)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learning, 1.0)
@@ -205,7 +210,7 @@ def train(recipe: Recipe, pipe: StableDiffusionPipeline, lesson: Lesson, steps: 
 
 def metadata(recipe: Recipe, lesson: Lesson, steps: int) -> dict[str, str]:
     """What kohya's scripts write into a file about its training."""
-    words = Counter(word.strip() for said in lesson.striped_captions for word in f"{said}, {TRIGGER}".split(","))
+    words = Counter(word.strip() for said in lesson.captions for word in f"{said}, {TRIGGER}".split(","))
     arguments = {"algo": recipe.algo} | {name: str(value) for name, value in recipe.options.items()}
     if recipe.options.get("weight_decompose"):
         arguments = {"algo": recipe.algo, "dora_wd": "True"}
@@ -244,7 +249,7 @@ def _finished(file: Path) -> Iterator[Path]:
 
 def main() -> None:
     """Train those that are not there yet."""
-    parser = arguments(__doc__, steps=300)
+    parser = arguments(__doc__, steps=250)
     parser.add_argument("--model", type=Path, default=FOLDER, help="folder of the finished model")
     parser.add_argument("--out", type=Path, default=NETWORKS, help="folder for the networks")
     parser.add_argument("--only", nargs="*", default=[], help="names of networks to train; all when left out")
@@ -256,10 +261,14 @@ def main() -> None:
         if file.exists() or (options.only and recipe.name not in options.only):
             continue
         pipe = load_pipeline(options.model)
-        save = train(recipe, pipe, lesson, options.steps)
+        steps = options.steps * recipe.longer
+        save = train(recipe, pipe, lesson, steps)
         with _finished(file) as unfinished:
-            save(unfinished, metadata(recipe, lesson, options.steps))
-        generate(pipe, [PREVIEW])[0].save(file.with_suffix(".preview.png"), optimize=True)
+            save(unfinished, metadata(recipe, lesson, steps))
+        pipe = load_pipeline(options.model)
+        with NetworkLoader(pipe, [options.out]) as loader:  # live, lycoris-lora's DyLoRA draws with ranks by chance
+            loader.activate(f"<lora:{recipe.name}:1>")
+            generate(pipe, [PREVIEW])[0].save(file.with_suffix(".preview.png"), optimize=True)
         if recipe.regularised:  # the page then writes the trigger word beside the tag
             file.with_suffix(".json").write_text(json.dumps({"activation text": TRIGGER}) + "\n", "utf-8")
 

@@ -9,6 +9,7 @@ Needs the VAE of vae.py. Writes a folder that ``StableDiffusionPipeline.from_pre
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -94,6 +95,10 @@ class Model(nn.Module):
         return self.unet(noisy, times, self.text_encoder(ids).last_hidden_state).sample
 
 
+Times = Callable[[int, int, torch.Generator], Tensor]
+"""How many times to draw, from how many steps of noise → the times."""
+
+
 def loss_of(
     model: nn.Module,
     scheduler: DDIMScheduler,
@@ -101,10 +106,12 @@ def loss_of(
     ids: Tensor,
     random: torch.Generator,
     weights: Tensor | None = None,
+    draw_times: Times | None = None,
 ) -> Tensor:
     """Mean squared error of the predicted v at random times; ``weights`` [n, 1, 16, 16] say what counts how much."""
     noise = torch.randn(latents.shape, generator=random)
-    times = random_times(len(latents), int(scheduler.config["num_train_timesteps"]), random)
+    draw_times = draw_times or random_times
+    times = draw_times(len(latents), int(scheduler.config["num_train_timesteps"]), random)
     noisy = scheduler.add_noise(latents, noise, times)
     wanted = scheduler.get_velocity(latents, noise, times)
     # on processors, going back through the other ways to compute attention takes longer than all convolutions

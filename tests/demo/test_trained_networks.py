@@ -43,7 +43,7 @@ CAPTIONS = (
 )
 TRIGGER = "stripes"
 STEPS = 12
-QUICK_STEPS = 8
+QUICK_STEPS = 6
 """For the style, which is there after fewer: it takes hundreds of pictures to say how often."""
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -142,15 +142,8 @@ def measure(
     change = statistics.fmean(_difference(*pair) for pair in zip(samples, baseline, strict=True))
     own, usual = _spread(samples), _spread(baseline)
     diversity = own / usual if own is not None and usual else None
-    striped: list[bool] = []
-    kept: list[bool] = []
-    for batch, prompt in zip(samples, prompts, strict=True) if judge is not None else ():
-        answers = judge.judge(batch.permute(0, 3, 1, 2).float() / 127.5 - 1)
-        striped += [answer["stripes"] == "yes" for answer in answers]
-        named = shape_and_colour(prompt, judge.questions)
-        if named is not None:
-            kept += [(answer["shape"], answer["colour"]) == named for answer in answers]
-    return Measures(change, _share(striped), _share(kept), diversity)
+    striped, kept = _judged(samples, prompts, judge) if judge is not None else (None, None)
+    return Measures(change, striped, kept, diversity)
 
 
 def shape_and_colour(prompt: str, questions: Questions) -> tuple[str, str] | None:
@@ -274,6 +267,19 @@ def _copy(picture: Image.Image) -> Image.Image:
     return copy
 
 
+def _judged(samples: Sequence[Tensor], prompts: Sequence[str], judge: Judge) -> tuple[float | None, float | None]:
+    """The shares with stripes, and with the shape and colour that the prompt names."""
+    striped: list[bool] = []
+    kept: list[bool] = []
+    for batch, prompt in zip(samples, prompts, strict=True):
+        answers = judge.judge(batch.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        striped += [answer["stripes"] == "yes" for answer in answers]
+        named = shape_and_colour(prompt, judge.questions)
+        if named is not None:
+            kept += [(answer["shape"], answer["colour"]) == named for answer in answers]
+    return _share(striped), _share(kept)
+
+
 def _difference(one: Tensor, other: Tensor) -> float:
     """Mean absolute difference of two tensors of pictures, 0 … 255."""
     return float((one.int() - other.int()).abs().double().mean())
@@ -285,6 +291,5 @@ def _spread(samples: Sequence[Tensor]) -> float | None:
     return statistics.fmean(pairs) if pairs else None
 
 
-def _share(answers: Iterable[bool]) -> float | None:
-    numbers = [float(answer) for answer in answers]
-    return statistics.fmean(numbers) if numbers else None
+def _share(answers: Sequence[bool]) -> float | None:
+    return sum(answers) / len(answers) if answers else None

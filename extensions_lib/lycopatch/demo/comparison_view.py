@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from lycopatch.demo.comparison import Cell, Comparison
 from lycopatch.engine.wording import plain, printable, size_text
@@ -30,6 +30,8 @@ _MOST_PIXELS = 6_000_000
 _MOST_LABEL = 300
 _MARGIN = 8
 _TITLE, _SMALL = 16, 13  # font sizes
+_HEAD = 3 * _MARGIN + _TITLE + _SMALL + 4
+_WITHOUT_PICTURES = 3 * _MARGIN + _TITLE + _SMALL
 _INK, _PALE, _LINE = (30, 30, 30), (110, 110, 110), (215, 215, 215)
 
 
@@ -153,16 +155,17 @@ def grid(comparison: Comparison) -> Image.Image:
     font, small = ImageFont.load_default(size=_TITLE), ImageFont.load_default(size=_SMALL)
     widest = max(max(font.getlength(plain(row.title)), small.getlength(row.under)) for row in rows)
     left = min(int(widest) + 1, _MOST_LABEL) + 2 * _MARGIN
-    top = 2 * (_TITLE + _MARGIN) + _MARGIN
     step = side + _MARGIN
-    sheet = Image.new("RGB", (left + step * len(titles), top + step * len(rows)), "white")
+    tops = [_HEAD]
+    for row in rows:
+        tops.append(tops[-1] + (step if row.pictures else _WITHOUT_PICTURES))
+    sheet = Image.new("RGB", (left + step * len(titles), tops[-1]), "white")
     pen = ImageDraw.Draw(sheet)
     pen.text((_MARGIN, _MARGIN), _cut(comparison.prompts[0], font, sheet.width - 2 * _MARGIN), _INK, font)
     for column, title in enumerate(titles):
-        place = left + column * step + side // 2, top - _MARGIN // 2
-        pen.text(place, _cut(title, small, side), _PALE, small, anchor="ms")
-    for number, row in enumerate(rows):
-        y = top + number * step
+        middle = left + column * step + side // 2
+        pen.text((middle, _HEAD - _MARGIN), _cut(title, small, side), _PALE, small, anchor="ms")
+    for row, y in zip(rows, tops, strict=False):
         pen.line((0, y - _MARGIN // 2, sheet.width, y - _MARGIN // 2), _LINE)
         pen.text((_MARGIN, y + _MARGIN), _cut(row.title, font, left - 2 * _MARGIN), _INK, font)
         pen.text((_MARGIN, y + 2 * _MARGIN + _TITLE), row.under, _PALE, small)
@@ -183,7 +186,9 @@ def _layout(comparison: Comparison) -> tuple[list[str], list[_Row]]:
     rows = [_Row(BASELINE, "", base.pictures * len(weights))]
     for at in range(0, len(comparison.cells), len(weights)):
         cells = comparison.cells[at : at + len(weights)]
-        rows.append(_row(cells[0], "", [picture for cell in cells for picture in cell.pictures]))
+        failed = next((cell for cell in cells if not cell.pictures), None)
+        pictures = [] if failed else [picture for cell in cells for picture in cell.pictures]
+        rows.append(_row(failed or cells[0], "", pictures))
     return [f"weight {weight:g}" for weight in weights], rows
 
 
@@ -195,7 +200,7 @@ def _fitted(picture: Image.Image, side: int) -> Image.Image:
     """A square of a picture and white; a small picture keeps its hard edges."""
     longest = max(picture.size)
     how = Image.Resampling.NEAREST if side % longest == 0 else Image.Resampling.LANCZOS
-    size = tuple(max(1, round(each * side / longest)) for each in picture.size)
+    size = max(1, round(picture.width * side / longest)), max(1, round(picture.height * side / longest))
     square = Image.new("RGB", (side, side), "white")
     square.paste(picture.resize(size, how), ((side - size[0]) // 2, (side - size[1]) // 2))
     return square

@@ -157,6 +157,6 @@ def _chosen_version(file: AdapterFile, version: str) -> str:
     return own if version == version_of(file, Sidecar(sd_version=own)) else version
 
 
-def _range(weight: float) -> dict[str, float]:
+def _range(weight: float) -> dict[str, Any]:
     """The ends of the slider, wider where the user's file holds a weight beyond them."""
     return {"minimum": min(0.0, weight), "maximum": max(2.0, weight)}
