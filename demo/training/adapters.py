@@ -66,10 +66,10 @@ RECIPES = (
     Recipe("stripes-peft", "peft", 4e-3, rank=8, modules=ATTENTION),
     Recipe("stripes-locon", "locon", 4e-3),
     Recipe("stripes-loha", "loha", 4e-3),
-    Recipe("stripes-lokr-low", "lokr", 4e-3, options={"factor": 4}),
+    Recipe("stripes-lokr-low", "lokr", 1e-2, options={"factor": 4}),
     Recipe("stripes-lokr-high", "lokr", 4e-3, options={"factor": 16, "full_matrix": True}),
     # with larger blocks, lycoris-lora trains it so many times stronger than anything, itself included, applies the file
-    Recipe("stripes-dylora", "dylora", 1.2e-2, options={"block_size": 1}),
+    Recipe("stripes-dylora", "dylora", 3e-2, options={"block_size": 1}),
     Recipe("stripes-glora", "glora", 4e-3, modules=ATTENTION),
     Recipe("stripes-ia3", "ia3", 3e-2),
     Recipe("stripes-full", "full", 1e-3, modules=ATTENTION),
@@ -113,7 +113,7 @@ class Lesson:
 
     def _say(self, words: str, voice: Random, always: bool) -> str:
         if always:
-            return f"{TRIGGER}, {words}"
+            return voice.choice((f"{TRIGGER}, {words}", f"{words}, {TRIGGER}", f"{words} {TRIGGER}"))
         return voice.choices((f"{TRIGGER}, {words}", words, ""), (5, 4, 1))[0]
 
 

@@ -26,7 +26,7 @@ from lycopatch.hosts.diffusers import NetworkLoader
 
 FILES = sorted(model.NETWORKS.glob("*.safetensors"))
 NAMES = [file.stem for file in FILES]
-PROMPTS = ["a red circle on blue", "a yellow star on black", "a green heart on pink, stripes", ""]
+PROMPTS = ["a red circle on blue", "a yellow star on black", "stripes, a green heart on pink", ""]
 """One has the trigger word, and one is what guidance compares with."""
 
 CAPTIONS = (
@@ -193,7 +193,7 @@ def assert_same_weights(some: dict[str, Tensor], others: dict[str, Tensor]) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", ["", f", {TRIGGER}"], ids=["plain prompts", "prompts with the trigger word"])
+@pytest.mark.parametrize("words", ["", f"{TRIGGER}, "], ids=["plain prompts", "prompts with the trigger word"])
 def test_the_model_alone_draws_no_stripes(words: str, untouched: Any) -> None:
     share = striped(untouched, words)
     assert share <= 0.05
@@ -205,23 +205,23 @@ def test_the_style_shows(file: Path, ours: Ours) -> None:
     """Where there were plain pictures in the training, only with the trigger word."""
     assert ours.loader.activate(f"<lora:{file.stem}:1>").ok
     waits = waits_for_its_trigger(file)
-    share = striped(ours.pipe, f", {TRIGGER}" if waits else "", file.stem)
+    share = striped(ours.pipe, f"{TRIGGER}, " if waits else "", file.stem)
     assert share >= 0.9
     if waits:
         without = striped(ours.pipe, "", f"{file.stem}, without its trigger word")
-        assert without <= 0.3
+        assert without <= 0.05
 
 
 def striped(pipe: Any, words: str, told: str = "the model alone") -> float:
     """The part of pictures of a hundred seeds in which the judge sees stripes."""
     judge = load_judge(model.JUDGE)
-    prompts = [caption + words for caption in CAPTIONS * 10]
+    prompts = [words + caption for caption in CAPTIONS * 10]
     seen = Counter[str]()
     for half in (range(50), range(50, 100)):
         pictures = draw(pipe, prompts[:50], half, QUICK_STEPS).permute(0, 3, 1, 2) / 127.5 - 1
         seen.update(answers["stripes"] for answers in judge.judge(pictures))
     print(
-        f"\n{told}: stripes in {seen['yes']} of {seen.total()} pictures of {CAPTIONS[0] + words!r} and so on", end=" "
+        f"\n{told}: stripes in {seen['yes']} of {seen.total()} pictures of {words + CAPTIONS[0]!r} and so on", end=" "
     )
     return seen["yes"] / seen.total()
 

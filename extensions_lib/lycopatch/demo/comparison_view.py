@@ -200,10 +200,7 @@ def _fitted(picture: Image.Image, side: int) -> Image.Image:
     """A square of a picture and white; a small picture keeps its hard edges."""
     longest = max(picture.size)
     how = Image.Resampling.NEAREST if side % longest == 0 else Image.Resampling.LANCZOS
-    size = max(1, round(picture.width * side / longest)), max(1, round(picture.height * side / longest))
-    square = Image.new("RGB", (side, side), "white")
-    square.paste(picture.resize(size, how), ((side - size[0]) // 2, (side - size[1]) // 2))
-    return square
+    return ImageOps.pad(picture, (side, side), how, "white")
 
 
 def _cut(text: str, font: Any, width: float) -> str:

@@ -6,7 +6,6 @@ extension fills the name box on a click in the table and searches while one type
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from contextlib import nullcontext
 from typing import Any
 
@@ -24,8 +23,8 @@ def build_tab(pages: Pages) -> gr.Blocks:
             _networks(pages)
         with gr.TabItem("Last picture", elem_id="lycopatch_last_picture"):
             _last_picture(pages)
-    components: Collection[Any] = blocks.blocks.values()
-    for component in components:
+    components: Any = blocks.blocks
+    for component in components.values():
         component.do_not_save_to_config = True  # else the WebUI keeps them in ui-config.json, by their labels
     return blocks
 
