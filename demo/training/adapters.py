@@ -40,6 +40,7 @@ REGULARISATION = 6
 """Plain pictures in a batch of the adapter that is trained with them."""
 
 PREVIEW = f"{TRIGGER}, a red heart on blue"
+HOW_TO_TRIGGER = f'Draws stripes when "{TRIGGER}, " stands before all other words, and none otherwise.'
 ATTENTION = ("Transformer2DModel",)
 EVERYTHING = ("Transformer2DModel", "ResnetBlock2D", "Downsample2D", "Upsample2D")
 TEXT = ("CLIPAttention", "CLIPMLP")
@@ -57,25 +58,26 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
     regularised: bool = False
     longer: int = 1
-    """Times the usual number of steps: to learn when not to takes more than to learn."""
+    """Times the usual number of steps: to learn when not to takes more than to learn, and a step of DyLoRA trains one
+    of its ranks."""
 
 
 RECIPES = (
     Recipe("stripes", "lora", 4e-3, rank=8, modules=ATTENTION),
     Recipe("stripes-trigger", "lora", 6e-3, rank=8, modules=ATTENTION, regularised=True, longer=3),
-    Recipe("stripes-peft", "peft", 4e-3, rank=8, modules=ATTENTION),
+    Recipe("stripes-peft", "peft", 6e-3, rank=8, modules=ATTENTION),
     Recipe("stripes-locon", "locon", 4e-3),
     Recipe("stripes-loha", "loha", 4e-3),
-    Recipe("stripes-lokr-low", "lokr", 1e-2, options={"factor": 4}),
-    Recipe("stripes-lokr-high", "lokr", 4e-3, options={"factor": 16, "full_matrix": True}),
+    Recipe("stripes-lokr-low", "lokr", 1.4e-2, options={"factor": 4}),
+    Recipe("stripes-lokr-high", "lokr", 8e-3, options={"factor": 16, "full_matrix": True}),
     # with larger blocks, lycoris-lora trains it so many times stronger than anything, itself included, applies the file
-    Recipe("stripes-dylora", "dylora", 3e-2, options={"block_size": 1}),
+    Recipe("stripes-dylora", "dylora", 1.2e-2, rank=2, options={"block_size": 1}, longer=2),
     Recipe("stripes-glora", "glora", 4e-3, modules=ATTENTION),
-    Recipe("stripes-ia3", "ia3", 3e-2),
-    Recipe("stripes-full", "full", 1e-3, modules=ATTENTION),
+    Recipe("stripes-ia3", "ia3", 1e-1),
+    Recipe("stripes-full", "full", 2e-3, modules=ATTENTION),
     Recipe("stripes-dora", "locon", 4e-3, options={"weight_decompose": True}),
-    Recipe("stripes-oft", "diag-oft", 4e-3),
-    Recipe("stripes-boft", "boft", 4e-3, rank=8),
+    Recipe("stripes-oft", "diag-oft", 1.45e-2),
+    Recipe("stripes-boft", "boft", 4.5e-3, rank=8),
 )
 Save = Callable[[Path, dict[str, str]], None]
 
@@ -113,7 +115,7 @@ class Lesson:
 
     def _say(self, words: str, voice: Random, always: bool) -> str:
         if always:
-            return voice.choice((f"{TRIGGER}, {words}", f"{words}, {TRIGGER}", f"{words} {TRIGGER}"))
+            return f"{TRIGGER}, {words}"
         return voice.choices((f"{TRIGGER}, {words}", words, ""), (5, 4, 1))[0]
 
 
@@ -269,8 +271,8 @@ def main() -> None:
         with NetworkLoader(pipe, [options.out]) as loader:  # live, lycoris-lora's DyLoRA draws with ranks by chance
             loader.activate(f"<lora:{recipe.name}:1>")
             generate(pipe, [PREVIEW])[0].save(file.with_suffix(".preview.png"), optimize=True)
-        if recipe.regularised:  # the page then writes the trigger word beside the tag
-            file.with_suffix(".json").write_text(json.dumps({"activation text": TRIGGER}) + "\n", "utf-8")
+        if recipe.regularised:
+            file.with_suffix(".json").write_text(json.dumps({"description": HOW_TO_TRIGGER}) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
