@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from lycopatch.engine import catalog as catalog_module
-from lycopatch.engine import catalog_entry, catalog_scan
+from lycopatch.engine import catalog_entry, catalog_facts, catalog_files, catalog_scan
 from lycopatch.engine.catalog import AdapterFile, Catalog
+from lycopatch.engine.catalog_folders import Folders
 from lycopatch.engine.errors import AdapterNotFound, UnreadableAdapter
 from lycopatch.engine.reading import file_hashes
 from lycopatch.engine.types import Fingerprint
@@ -49,7 +50,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(path.name)
         return original(path)
 
-    monkeypatch.setattr(catalog_entry, "open_tensor_file", counting)
+    for module in (catalog_entry, catalog_facts):
+        monkeypatch.setattr(module, "open_tensor_file", counting)
     return names
 
 
@@ -57,13 +59,13 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def scans(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """One entry for each scan of the folders."""
     done: list[object] = []
-    original = catalog_module.scan_folders
+    original = Folders.scan
 
-    def counting(folders: Sequence[Path], *, allow_pickle: bool) -> object:
-        done.append(folders)
-        return original(folders, allow_pickle=allow_pickle)
+    def counting(self: Folders, *, everything: bool) -> None:
+        done.append(everything)
+        original(self, everything=everything)
 
-    monkeypatch.setattr(catalog_module, "scan_folders", counting)
+    monkeypatch.setattr(Folders, "scan", counting)
     return done
 
 
@@ -639,7 +641,7 @@ def test_a_file_that_becomes_unreadable_says_so(lora: Path, monkeypatch: pytest.
         raise UnreadableAdapter(path, "permission denied.")
 
     assert catalog.find("a").error is None
-    monkeypatch.setattr(catalog_module, "fingerprint_of", refused)
+    monkeypatch.setattr(catalog_files, "fingerprint_of", refused)
     monkeypatch.setattr(catalog_entry, "open_tensor_file", unreadable)
     assert catalog.find("a").error == '"a.safetensors" can not be read: permission denied.'
 

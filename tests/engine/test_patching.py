@@ -236,6 +236,30 @@ def test_a_model_loaded_in_inference_mode_can_be_patched_inside_and_outside_of_i
         assert not touched(model)
 
 
+def test_own_threads_compute_without_inner_threads_to_their_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = patching.Originals.rows
+    seen: set[int] = set()
+
+    def rows(self: Any, *arguments: Any) -> Tensor:
+        seen.add(torch.get_num_threads())
+        return original(self, *arguments)
+
+    monkeypatch.setattr(patching.Originals, "rows", rows)
+    torch.set_num_threads(3)
+    try:
+        NetworkLoader(copied(pristine()), [folder], workers=2).activate("<lora:lora>")
+        quiet = patching.on_a_quiet_thread(lambda: [torch.ones(4) @ torch.ones(4), torch.get_num_threads()][1])
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+    assert (seen, quiet) == ({1}, 1)
+
+
+def test_what_goes_wrong_on_a_quiet_thread_arrives() -> None:
+    with pytest.raises(ZeroDivisionError):
+        patching.on_a_quiet_thread(lambda: 1 // 0)
+
+
 def test_the_number_of_torch_threads_is_left_as_it_was(folder: Path) -> None:
     seen: list[int] = []
     torch.set_num_threads(3)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from lycopatch.engine.catalog_scan import Listing, SeenFile
@@ -26,30 +26,53 @@ _LONGEST_GUESS = 200
 _SEPARATORS = re.compile(r"[\s_.\-]+")
 
 
-class SpellingIndex(Generic[T]):
-    """Spellings → items, in tiers: a spelling of an earlier tier wins. Several items may share a spelling."""
+class Spellings:
+    """Files by what a tag may call them, up to a ``key``: spellings of equal key are the same.
 
-    def __init__(self, spelled: Iterable[tuple[T, Sequence[Sequence[str]]]], key: Callable[[str], str]) -> None:
-        """``spelled``: each item with its spellings, tier by tier. Spellings of equal ``key`` are the same."""
+    In tiers, of which an earlier one wins: the path below the folder, the same behind the folder's own name, the file
+    name alone; each with and without extension. A pickle beside a safetensors file of its name needs its extension.
+    """
+
+    def __init__(self, files: Sequence[SeenFile], key: Callable[[str], str]) -> None:
         self._key = key
-        self._tiers: list[dict[str, list[T]]] = []
-        for item, tiers in spelled:
-            for depth, spellings in enumerate(tiers):
-                if depth == len(self._tiers):
-                    self._tiers.append({})
-                for spelling in dict.fromkeys(map(key, spellings)):
-                    self._tiers[depth].setdefault(spelling, []).append(item)
+        self._by_relative: dict[str, list[SeenFile]] = {}
+        self._by_stem: dict[str, list[SeenFile]] = {}
+        for seen in files:
+            relative = key(seen.relative)
+            stem = key(seen.stem) if "/" in relative else relative
+            self._by_relative.setdefault(relative, []).append(seen)
+            self._by_stem.setdefault(stem, []).append(seen)
+        self._labels = {label: key(f"{label}/") for label in dict.fromkeys(seen.label for seen in files)}
+        has_pickles = any(seen.is_pickle for seen in files)
+        safe = (seen for seen in files if has_pickles and not seen.is_pickle)
+        self._safe = {(seen.label, seen.relative) for seen in safe}
 
-    def look_up(self, name: str) -> Iterator[list[T]]:
-        """The items spelled so, tier by tier; never an empty list."""
-        key = self._key(name)
-        return (tier[key] for tier in self._tiers if key in tier)
+    def look_up(self, name: str) -> Iterator[list[SeenFile]]:
+        """The files spelled so, tier by tier; never an empty list."""
+        wanted = self._key(name)
+        behind_label = (
+            seen
+            for label, start in self._labels.items()
+            if wanted.startswith(start)
+            for seen in self._called(self._by_relative, wanted[len(start) :])
+            if seen.label == label
+        )
+        tiers = (self._called(self._by_relative, wanted), list(behind_label), self._called(self._by_stem, wanted))
+        return filter(None, tiers)
 
-    def first(self, name: str) -> list[T]:
-        """The items of the first tier that has this spelling, or none."""
-        for items in self.look_up(name):
-            return items
+    def first(self, name: str) -> list[SeenFile]:
+        """The files of the first tier that has this spelling, or none."""
+        for files in self.look_up(name):
+            return files
         return []
+
+    def _called(self, table: Mapping[str, list[SeenFile]], name: str) -> list[SeenFile]:
+        bare, extension = os.path.splitext(name)
+        found = [seen for seen in table.get(self._key(name), ()) if self._needs_no_extension(seen)]
+        return found + [seen for seen in table.get(self._key(bare), ()) if self._key(seen.suffix) == extension]
+
+    def _needs_no_extension(self, seen: SeenFile) -> bool:
+        return not seen.is_pickle or (seen.label, seen.relative) not in self._safe
 
 
 class HashIndex(Generic[T]):
@@ -74,40 +97,38 @@ class Names:
 
     def __init__(self, listing: Listing) -> None:
         self.listing = listing
-        self.seen = {seen.path: seen for seen in listing.files}
-        self.exact = SpellingIndex(_spell(listing.files), with_slashes)
+        self.seen = {seen.place: seen for seen in listing.files}
 
     @cached_property
-    def folded(self) -> SpellingIndex[SeenFile]:
+    def exact(self) -> Spellings:
+        """The listed files by their spellings."""
+        return Spellings(self.listing.files, with_slashes)
+
+    @cached_property
+    def folded(self) -> Spellings:
         """The listed files by tolerant spellings."""
-        return SpellingIndex(_spell(self.listing.files), fold)
+        return Spellings(self.listing.files, fold)
 
     @cached_property
-    def refused(self) -> SpellingIndex[SeenFile]:
+    def refused(self) -> Spellings:
         """The pickles that are not listed, by tolerant spellings."""
-        return SpellingIndex(_spell(self.listing.pickles), fold)
+        return Spellings(self.listing.pickles, fold)
 
-    def shortest(self, path: Path) -> str:
+    def shortest(self, place: str) -> str:
         """The shortest spelling that finds this file and no other; offering any other would be a trap."""
-        seen = self.seen.get(path)
+        seen = self.seen.get(place)
         if seen is None:  # gone since
-            return path.stem
-        spellings = (seen.stem, *(spelling for tier in _tiers(seen, bare=True) for spelling in tier))
-        return next((name for name in spellings if self.exact.first(name) == [seen]), seen.relative)
-
-
-def _spell(files: Sequence[SeenFile]) -> list[tuple[SeenFile, list[list[str]]]]:
-    """Each file with its spellings. A pickle beside a safetensors file of its name needs its extension."""
-    safe = {(seen.label, seen.relative) for seen in files if not seen.is_pickle}
-    return [(seen, _tiers(seen, bare=not seen.is_pickle or (seen.label, seen.relative) not in safe)) for seen in files]
-
-
-def _tiers(seen: SeenFile, *, bare: bool) -> list[list[str]]:
-    """What a file may be called, from the most to the least exact; ``bare``: also without its extension."""
-    tiers: list[list[str]] = []
-    for name in (seen.relative, f"{seen.label}/{seen.relative}", seen.stem):
-        tiers.append([name, name + seen.path.suffix] if bare else [name + seen.path.suffix])
-    return tiers
+            return os.path.splitext(os.path.basename(place))[0]
+        relative, labelled = seen.relative, f"{seen.label}/{seen.relative}"
+        spellings = [
+            seen.stem,
+            relative,
+            relative + seen.suffix,
+            labelled,
+            labelled + seen.suffix,
+            seen.stem + seen.suffix,
+        ]
+        return next((name for name in spellings if self.exact.first(name) == [seen]), relative)
 
 
 def with_slashes(name: str) -> str:
@@ -117,6 +138,8 @@ def with_slashes(name: str) -> str:
 
 def fold(name: str) -> str:
     """The key of tolerant spellings: no case, no blanks around, no invisible characters, one Unicode form."""
+    if name.isascii():  # nearly all names, and ten times as fast
+        return with_slashes(name.lower()).strip()
     return with_slashes(unicodedata.normalize("NFC", name.translate(_INVISIBLE).casefold())).strip()
 
 

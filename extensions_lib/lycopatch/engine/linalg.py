@@ -182,18 +182,19 @@ def to_dense(delta: Delta) -> Dense:
     """The delta multiplied out, in the dtype and on the device of its tensors."""
     if isinstance(delta, Dense) and delta.scale == 1.0:
         return delta
-    like = _a_tensor_of(delta)
+    like = a_tensor_of(delta)
     matrix = torch.zeros(delta.rows, delta.cols, dtype=like.dtype, device=like.device)
     delta.add_rows(matrix, 0, 1.0)
     return Dense(matrix)
 
 
-def _a_tensor_of(delta: Delta) -> Tensor:
+def a_tensor_of(delta: Delta) -> Tensor:
+    """One of the delta's tensors, for the dtype and device that all of them have."""
     match delta:
         case LowRank(up=tensor) | Kronecker(w1=tensor) | Dense(matrix=tensor) | Hadamard(a=LowRank(up=tensor)):
             return tensor
         case Sum(parts=parts):
-            return _a_tensor_of(parts[0])
+            return a_tensor_of(parts[0])
         case _:
             raise TypeError(f"unknown delta form {type(delta).__name__}")
 

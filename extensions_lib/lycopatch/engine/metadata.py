@@ -21,7 +21,9 @@ _LONGEST_JSON = 1 << 24  # characters; the tag counts of a large training set ar
 _LONGEST_NUMBER = 40
 _LARGEST_COUNT = 2**53
 
-_PICTURES = frozenset({"ssmd_cover_images", "modelspec.thumbnail", "thumbnail"})
+PICTURES = frozenset({"ssmd_cover_images", "modelspec.thumbnail", "thumbnail"})
+"""Entries of up to megabytes; who wants to show them reads the file."""
+
 _PRIVATE = frozenset({"ot_config"})
 _LOCAL_PATH = re.compile(r"(?:[A-Za-z]:)?[\\/]")
 
@@ -33,7 +35,7 @@ def presentable(metadata: Mapping[str, str]) -> dict[str, str]:
         if number == MOST_SHOWN:
             shown["…"] = f"{len(metadata) - number} more entries"
             break
-        if key in _PICTURES or value.startswith("data:image/"):
+        if key in PICTURES or value.startswith("data:image/"):
             value = f"(a picture, {len(value)} characters)"
         elif key in _PRIVATE:
             value = f"(the trainer's whole configuration, {len(value)} characters)"
@@ -96,6 +98,8 @@ def as_plain(value: object) -> str | int | float | bool | None:
 
 def as_count(value: object) -> int:
     """A whole number above 0, or 0 for anything else."""
+    if type(value) is int and 0 < value < _LARGEST_COUNT:  # nearly always, and thousands of times a file
+        return value
     number = as_number(value)
     return number if isinstance(number, int) and number > 0 else 0
 

@@ -123,6 +123,12 @@ class Originals:
     def holds(self, name: str) -> bool:
         return name in self._from_file or name in self._copies
 
+    def needs_copy(self, name: str, live: Tensor) -> bool:
+        """Whether a copy in memory gives this tensor back; for one not kept yet, as far as the file's header tells."""
+        if self.holds(name):
+            return name in self._copies
+        return self.checkpoint is None or not self.checkpoint.offers(name, live)
+
     def keep_while_writing(self, name: str, live: Tensor) -> None:
         """Keep a tensor whose rows are about to be read and overwritten one after the other."""
         if self.holds(name):

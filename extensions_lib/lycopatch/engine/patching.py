@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ from lycopatch.engine.writing import Loader, TensorWriter
 
 MAX_WORKERS = 4
 
+_Result = TypeVar("_Result")
+
 Progress = Callable[[int, int], None]
 """Told after each tensor: (done, total). May raise to cancel; the model is then pristine again."""
 
@@ -35,6 +38,7 @@ class PatchResult:
 
     written: int = 0
     restored: int = 0
+    work: int = 0  # see ``Patcher.work``
     broken: dict[LayerId, str] = field(default_factory=dict[LayerId, str])
 
 
@@ -54,8 +58,7 @@ class Patcher:
         On any error every tensor is pristine again before the error goes on its way.
         """
         result = PatchResult()
-        changed = [patch for name, patch in plan.patches.items() if self._applied.get(name) != patch]
-        dropped = [name for name in self._applied if name not in plan.patches]
+        changed, dropped = self.pending(plan)
         if not changed and not dropped:
             return result
         if any(self.model.tensor(patch.contributions[0].target.weight[0].tensor).is_meta for patch in changed):
@@ -71,6 +74,15 @@ class Patcher:
                 self._restore_everything()
                 raise
         return result
+
+    def pending(self, plan: PatchPlan) -> tuple[list[TensorPatch], list[str]]:
+        """What ``apply`` would write, and the tensors it would restore."""
+        changed = [patch for name, patch in plan.patches.items() if self._applied.get(name) != patch]
+        return changed, [name for name in self._applied if name not in plan.patches]
+
+    def work(self, name: str, patch: TensorPatch | None) -> int:
+        """How much it is to restore a tensor, or to write it: its numbers once, and once more per contribution."""
+        return self._size(name) * (1 + (len(patch.contributions) if patch else 0))
 
     def restore_all(self) -> int:
         """Give every patched tensor its pristine values back; returns how many there were."""
@@ -158,6 +170,7 @@ class Patcher:
         mine = threading.local()
 
         def one(job: _Restore | _Write) -> None:
+            work = self.work(job.name, None if isinstance(job, _Restore) else job.patch)
             if isinstance(job, _Restore):
                 try:
                     self._restore(job.name)
@@ -168,12 +181,14 @@ class Patcher:
                     return
                 with lock:
                     result.restored += 1
+                    result.work += work
             else:
                 if not hasattr(mine, "writer"):
                     mine.writer = TensorWriter(self.model, self.originals, load)
                 broken = self._write(job.patch, mine.writer)
                 with lock:
                     result.written += 1
+                    result.work += work
                     result.broken.update(broken)
 
         workers = self._worker_count(jobs)
@@ -181,7 +196,7 @@ class Patcher:
             _run_in_threads(jobs, one, workers, progress)
             return
         device = self.model.compute_device(jobs[0].name) if jobs else torch.device("cpu")
-        with _quiet_torch(device):
+        with quiet_torch(device):
             for done, job in enumerate(jobs, 1):
                 one(job)
                 if progress is not None:
@@ -243,7 +258,7 @@ def _writable(live: Tensor) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def _quiet_torch(device: torch.device) -> Generator[None]:
+def quiet_torch(device: torch.device) -> Generator[None]:
     """No gradients and no autocast: a host's mixed-precision block must not reach the arithmetic."""
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
@@ -251,6 +266,29 @@ def _quiet_torch(device: torch.device) -> Generator[None]:
             with suppress(RuntimeError):  # a kind of device that this torch has no autocast for
                 stack.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+def _without_inner_threads() -> None:
+    """Let torch compute on this thread alone from now on."""
+    torch.get_num_threads()  # a thread takes over the common number when it first asks, which would undo the next line
+    torch.set_num_threads(1)
+
+
+def on_a_quiet_thread(work: Callable[[], _Result]) -> _Result:
+    """The result of some work on a thread of its own, with torch's inner threads off: many small products stall."""
+    before = torch.get_num_threads()
+    ready = threading.Event()
+
+    def start() -> None:
+        _without_inner_threads()
+        ready.set()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="lycopatch", initializer=start) as pool:
+        future = pool.submit(work)
+        ready.wait()
+        # set_num_threads in a thread also sets what threads that start later begin with: put that back at once
+        torch.set_num_threads(before)
+        return future.result()
 
 
 def _run_in_threads(
@@ -264,7 +302,7 @@ def _run_in_threads(
     ready = threading.Barrier(workers + 1)
 
     def start() -> None:
-        torch.set_num_threads(1)
+        _without_inner_threads()
         torch.set_grad_enabled(False)  # this thread's alone, like autocast, which a new thread begins without
         ready.wait()
 

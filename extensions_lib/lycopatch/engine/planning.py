@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lycopatch.engine.adapter import Adapter, AdapterLayer
 from lycopatch.engine.families.layers import BoundLayer, RowRange
-from lycopatch.engine.report import Issue, Outcome, TagReport
+from lycopatch.engine.report import Issue, LeftOut, Outcome, TagReport
 from lycopatch.engine.request import AdapterRequest
 from lycopatch.engine.targets import TargetIndex
 from lycopatch.engine.types import Fingerprint
@@ -68,22 +68,28 @@ class Wanted:
 
 @dataclass(slots=True)
 class _Trouble:
-    """What of one tag can not be applied, collected so that one sentence tells of all of a kind."""
+    """What of one tag can not be applied: each layer (or key) once for a kind, with the first reason."""
 
-    # kind → layer or key → reason
-    found: dict[str, dict[str, str]] = field(default_factory=dict[str, "dict[str, str]"])
+    found: dict[tuple[str, str], LeftOut] = field(default_factory=dict[tuple[str, str], LeftOut])
 
-    def add(self, kind: str, what: str, reason: str) -> None:
-        self.found.setdefault(kind, {}).setdefault(what, reason)
+    def add(self, outcome: Outcome, kind: str, what: str, reason: str, keys: int = 1) -> None:
+        known = self.found.get((kind, what))
+        if known is None:
+            self.found[kind, what] = LeftOut(what, outcome, kind, reason, keys)
+        else:
+            self.found[kind, what] = replace(known, keys=known.keys + keys)
 
-    def issues(self, tag: TagReport) -> Iterable[Issue]:
-        for kind, reasons in self.found.items():
-            reason, _ = Counter(reasons.values()).most_common(1)[0]
-            first = next(what for what, why in reasons.items() if why == reason)
+    def tell(self, tag: TagReport) -> None:
+        """Put all of it into a report, with one sentence for all of a kind."""
+        tag.left_out = list(self.found.values())
+        for kind in dict.fromkeys(each.kind for each in tag.left_out):
+            several = [each for each in tag.left_out if each.kind == kind]
+            reason, _ = Counter(each.reason for each in several).most_common(1)[0]
+            first = next(each.what for each in several if each.reason == reason)
             noun = "key" if kind in _KINDS_OF_KEYS else "layer"
-            count = f"{len(reasons)} {noun}s" if len(reasons) > 1 else f"1 {noun}"
+            count = f"{len(several)} {noun}s" if len(several) > 1 else f"1 {noun}"
             message = f"{count} of {shown(tag.name)} left out ({kind}), for example {plain(first)}: {reason}."
-            yield Issue(kind, message, tag=tag.tag, file=tag.path, layer=first)
+            tag.issues.append(Issue(kind, message, tag=tag.tag, file=tag.path, layer=first))
 
 
 def plan(
@@ -118,14 +124,18 @@ def _plan_tag(
     for layer in adapter.layers:
         layer_id = (str(adapter.path), adapter.fingerprint, layer.name)
         target = _choose(layer, index)
+        # VeRA's shared matrices belong to many layers and are counted with the first
+        keys = [key for key in layer.keys.values() if key not in counted]
+        counted.update(keys)
         outcome: Outcome = "skipped"
         if isinstance(target, _Unusable):
             outcome = target.outcome
-            trouble.add(target.kind, layer.name, target.reason)
+            trouble.add(outcome, target.kind, layer.name, target.reason, len(keys))
         elif layer_id in broken:
-            trouble.add("damaged layer", layer.name, broken[layer_id])
+            trouble.add(outcome, "damaged layer", layer.name, broken[layer_id], len(keys))
         elif target.weight in taken:
-            trouble.add("duplicate", layer.name, f"{shown(taken[target.weight])} names the same layer")
+            reason = f"{shown(taken[target.weight])} names the same layer"
+            trouble.add(outcome, "duplicate", layer.name, reason, len(keys))
         else:
             outcome = "applied"
             taken[target.weight] = layer.name
@@ -133,11 +143,9 @@ def _plan_tag(
             multiplier = request.unet_multiplier if target.component == "unet" else request.te_multiplier
             if multiplier != 0:
                 found.append(Contribution(layer_id, multiplier, request.dyn_dim, target, layer))
-        # VeRA's shared matrices belong to many layers and are counted with the first
-        report.keys[outcome].extend(key for key in layer.keys.values() if key not in counted)
-        counted.update(layer.keys.values())
+        report.keys[outcome].extend(keys)
     _account_for_the_rest(adapter, report, trouble)
-    report.issues.extend(trouble.issues(report))
+    trouble.tell(report)
     return report, found
 
 
@@ -178,7 +186,8 @@ def _account_for_the_rest(adapter: Adapter, report: TagReport, trouble: _Trouble
     for leftover in adapter.leftovers:
         report.keys[leftover.outcome].append(leftover.key)
         of_key = leftover.layer is None or leftover.kind in _KINDS_OF_KEYS
-        trouble.add(leftover.kind, leftover.key if of_key else leftover.layer or "", leftover.reason)
+        what = leftover.key if of_key else leftover.layer or ""
+        trouble.add(leftover.outcome, leftover.kind, what, leftover.reason)
     for embedding in adapter.embeddings:
         report.keys["embedding"].extend(embedding.keys.values())
 

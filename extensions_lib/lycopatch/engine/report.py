@@ -25,6 +25,20 @@ class Issue:
     layer: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A layer of a file, or a key of none, that is not applied, and how many keys that are.
+
+    ``kind`` is that of the ``Issue`` which tells of it.
+    """
+
+    what: str
+    outcome: Outcome
+    kind: str
+    reason: str
+    keys: int = 1
+
+
 @dataclass(slots=True)
 class TagReport:
     """What one tag of the prompt did. Every key of its file is in exactly one list of ``keys``."""
@@ -41,6 +55,7 @@ class TagReport:
     keys: dict[Outcome, list[str]] = field(
         default_factory=lambda: {"applied": [], "unmatched": [], "unknown": [], "skipped": [], "embedding": []}
     )
+    left_out: list[LeftOut] = field(default_factory=list[LeftOut])
     issues: list[Issue] = field(default_factory=list[Issue])
 
     @property

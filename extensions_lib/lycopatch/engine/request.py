@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from lycopatch.engine.report import Issue
 from lycopatch.engine.tag import Tag, quote
@@ -58,12 +58,47 @@ class AdapterRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument of a tag where it stands in the prompt; an end is the index after the last character."""
+
+    key: str | None
+    """What was written in front of ``=``; None for a positional one."""
+    position: int
+    """Which of the positional arguments it is (0 = the name); of a named one, how many were before it."""
+    start: int
+    end: int
+    value_start: int
+    """The value without the blanks around it: behind ``=``, or the whole argument."""
+    value_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenTag:
+    """One of our tags where it stands in the prompt, understood (``request``) or not."""
+
+    start: int
+    end: int
+    request: AdapterRequest | None
+    issues: tuple[Issue, ...]
+    arguments: tuple[Argument, ...]
+
+    def argument(self, name: str) -> Argument | None:
+        """The argument that counts for ``te``, ``unet`` or ``dyn``: the last named one, else the positional one."""
+        named = [each for each in self.arguments if each.key == name]
+        place = 1 + _ARGUMENTS.index(name)
+        positional = [each for each in self.arguments if each.key is None and each.position == place]
+        return next(reversed(named or positional), None)
+
+
+@dataclass(frozen=True, slots=True)
 class ParsedPrompt:
     """A prompt without our tags, the requests in prompt order, and what could not be understood."""
 
     text: str
     requests: tuple[AdapterRequest, ...]
     issues: tuple[Issue, ...]
+    tags: tuple[WrittenTag, ...] = field(default=(), compare=False)
+    """Every tag that was taken out, in prompt order, also those that could not be understood."""
 
 
 def parse_prompt(prompt: str) -> ParsedPrompt:
@@ -72,23 +107,23 @@ def parse_prompt(prompt: str) -> ParsedPrompt:
     Text that only looks like one of our tags stays in the prompt, with an issue; tags of other kinds stay, without.
     """
     text: list[str] = []
-    requests: list[AdapterRequest] = []
+    tags: list[WrittenTag] = []
     found = [(odd.start(), _odd_bracket(odd[0])) for odd in _ODD_BRACKET.finditer(prompt)]
     end = 0
     for match in _CANDIDATE.finditer(prompt):
-        request: AdapterRequest | None = None
         if _is_ours(match):
             text.append(prompt[end : match.start()])
             end = match.end()
-            request, issues = _parse_tag(Tag(match[0]), match["args"])
+            arguments = tuple(_split(match["args"], match.start("args")))
+            request, issues = _parse_tag(prompt, Tag(match[0]), arguments)
+            tags.append(WrittenTag(match.start(), end, request, tuple(issues), arguments))
         else:
             issues = _lookalike(match)
         found.extend((match.start(), issue) for issue in issues)
-        if request is not None:
-            requests.append(request)
     text.append(prompt[end:])
     in_order = [issue for _, issue in sorted(found, key=lambda pair: pair[0])]
-    return ParsedPrompt("".join(text), tuple(requests), (*in_order, *duplicate_issues(requests)))
+    requests = tuple(tag.request for tag in tags if tag.request is not None)
+    return ParsedPrompt("".join(text), requests, (*in_order, *duplicate_issues(requests)), tuple(tags))
 
 
 def duplicate_issues(requests: Iterable[AdapterRequest]) -> list[Issue]:
@@ -138,21 +173,36 @@ def _lookalike(match: re.Match[str]) -> list[Issue]:
     return [tag.issue("unknown_kind", f"The tag {tag} must begin in small letters; write {right}.")]
 
 
-def _parse_tag(tag: Tag, args: str) -> tuple[AdapterRequest | None, list[Issue]]:
-    """Split a tag's inside and make its request."""
+def _split(args: str, start: int) -> Iterator[Argument]:
+    """Cut a tag's inside, which begins at ``start``, into its arguments."""
+    position = 0
+    for index, item in enumerate(args.split(":")):
+        end = start + len(item)
+        before, equals, after = item.partition("=")
+        key = before.strip()
+        is_named = bool(equals) and "=" not in after and (index > 0 or key in _ARGUMENTS)
+        value = after if is_named else item
+        begin = end - len(value.lstrip())
+        yield Argument(key if is_named else None, position, start, end, begin, begin + len(value.strip()))
+        position += not is_named
+        start = end + 1
+
+
+def _parse_tag(prompt: str, tag: Tag, arguments: Sequence[Argument]) -> tuple[AdapterRequest | None, list[Issue]]:
+    """Make the request of a tag's arguments."""
     positional: list[str] = []
     named: dict[str, str] = {}
     issues: list[Issue] = []
-    for index, item in enumerate(args.split(":")):
-        key, equals, value = item.partition("=")
-        key = key.strip()
-        if not equals or "=" in value or (index == 0 and key not in _ARGUMENTS):
+    for argument in arguments:
+        item = prompt[argument.start : argument.end]
+        key = argument.key
+        if key is None:
             positional.append(item)
             continue
         if key in named:
             message = f"The tag {tag} has {quote(key + '=')} twice; the last one counts."
             issues.append(tag.issue("duplicate_argument", message))
-        named[key] = value
+        named[key] = item.partition("=")[2]
     request, more = _build(tag, positional, named)
     return request, issues + more
 

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Generator, Hashable, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from lycopatch.engine.adapter import LoadedLayer
 from lycopatch.engine.catalog import Catalog
-from lycopatch.engine.errors import UnreadableAdapter
+from lycopatch.engine.dry_run import MEASURING_SECONDS, DryRun, Pace, Rehearsal
+from lycopatch.engine.errors import UnknownModel, UnreadableAdapter
+from lycopatch.engine.influence import Influence, OriginalWeights, influence_of
 from lycopatch.engine.originals import Checkpoint, Originals
 from lycopatch.engine.patching import Patcher, Progress
 from lycopatch.engine.planning import Contribution, LayerId, Wanted, plan
 from lycopatch.engine.ports import LiveModel
+from lycopatch.engine.reading import open_tensor_file
 from lycopatch.engine.report import Issue, Report, TagReport
 from lycopatch.engine.request import AdapterRequest
 from lycopatch.engine.resolving import AdapterCache, OpenNetworks, explain, failed_tag
@@ -47,10 +52,12 @@ class Session:
         self._cache = AdapterCache()
         self._broken: dict[LayerId, str] = {}
         self._finite: set[LayerId] = set()
+        self._norms: dict[str, float] = {}
         self.index = TargetIndex.of(model.shapes())
         self._originals = Originals(checkpoint)
         self._patcher = Patcher(model, self._originals, workers)
         self._witness = Witness(model)
+        self._pace = Pace()
 
     @property
     def bytes_held(self) -> int:
@@ -87,6 +94,24 @@ class Session:
             report.seconds = time.perf_counter() - started
             return report
 
+    def dry_run(
+        self,
+        requests: Sequence[AdapterRequest],
+        issues: Sequence[Issue] = (),
+        progress: Progress | None = None,
+        catalog: Catalog | None = None,
+    ) -> DryRun:
+        """What ``activate`` would do, how the networks get along, and what it would cost. Changes nothing.
+
+        ``progress`` is told while networks are compared; what it raises ends that. ``catalog``: where to look for the
+        networks instead. An activation does not wait for the comparison.
+        """
+        rehearsal = Rehearsal(self.index, self._patcher, self._pace, self._lock)
+        with OpenNetworks(catalog or self._catalog, self._cache, allow_pickle=self._allow_pickle) as networks:
+            found = rehearsal.run(networks, requests, self._broken, progress, MEASURING_SECONDS)
+        found.issues.extend(issues)
+        return found
+
     def deactivate(self) -> int:
         """Give every patched tensor its pristine values back, bit for bit; returns how many there were."""
         with self._lock:
@@ -98,7 +123,49 @@ class Session:
         """The host loaded other weights into the same model: nothing of ours is in it any more."""
         with self._lock:
             self._witness.note(())
+            self._weights_are_others()
             self._patcher.forget()
+
+    def close(self) -> int:
+        """Deactivate, for good: what still measures a network on these weights ends."""
+        with self._lock:
+            self._weights_are_others()
+            return self.deactivate()
+
+    def influence(self, path: Path, progress: Progress | None = None) -> Influence:
+        """Where the network of a file acts, measured on the original weights, whatever is active now.
+
+        Takes seconds; activations go on meanwhile. What ``progress`` raises ends it. Raises UnreadableAdapter, and
+        UnknownModel or CheckpointChanged when the model can not be read, or gets other weights meanwhile.
+        """
+        with open_tensor_file(path, allow_pickle=self._allow_pickle) as file:
+            with self._lock:
+                adapter = self._cache.get(file)
+                weights = OriginalWeights(
+                    self._patcher.model, self._originals, partial(self._reading, self._norms), self._norms
+                )
+            return influence_of(adapter, file, self.index, weights, progress)
+
+    def match(self, path: Path) -> TagReport:
+        """What an activation would say of a file, from its header alone. Raises UnreadableAdapter."""
+        with self._lock, open_tensor_file(path, allow_pickle=self._allow_pickle) as file:
+            adapter = self._cache.get(file)
+            request = AdapterRequest(path.stem, 1.0, 1.0, None, f"<lora:{path.stem}:1>")
+            _, (tag,) = plan([Wanted(request, adapter)], self.index, self._broken)
+            explain(tag, adapter, self.index)
+            return tag
+
+    @contextmanager
+    def _reading(self, norms: object) -> Generator[None]:
+        """While it lasts, nobody writes the model. Raises UnknownModel when it has other weights than at the start."""
+        with self._lock:
+            if norms is not self._norms:
+                raise UnknownModel("its weights were replaced while a network was measured; ask again")
+            with self._originals.steady():
+                yield
+
+    def _weights_are_others(self) -> None:
+        self._norms = {}
 
     def text_encoder_state(self) -> Hashable:
         """What networks do to the text encoders now: equal for equal numbers, whatever the prompt said."""
@@ -111,6 +178,7 @@ class Session:
         if not changed:
             return []
         self._patcher.release(changed)
+        self._weights_are_others()
         count = "1 weight" if len(changed) == 1 else f"{len(changed)} weights"
         message = (
             f"Something else changed {count} of the model while networks were active, for example {changed[0]}; "
@@ -140,6 +208,7 @@ class Session:
         while True:
             wanted = [one for one in resolved if isinstance(one, Wanted) and one.adapter.path not in unreadable]
             planned, tags = plan(wanted, self.index, self._broken)
+            started = time.perf_counter()
             try:
                 result = self._patcher.apply(planned, load, progress)
             except UnreadableAdapter as error:
@@ -148,6 +217,7 @@ class Session:
                     raise
                 unreadable[error.path] = error
                 continue
+            self._pace.learn(result.work, time.perf_counter() - started)
             report.tensors_written += result.written
             report.tensors_restored += result.restored
             report.tensors_active = len(planned)

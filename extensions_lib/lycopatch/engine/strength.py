@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lycopatch.engine.adapter import AdapterLayer, LoadedLayer
+from lycopatch.engine.delta_size import frobenius, length
 from lycopatch.engine.errors import MalformedLayer
-from lycopatch.engine.linalg import Delta, Dense, Kronecker, LowRank
 
 _LARGEST_WEIGHT = 1 << 30
 """Elements; the largest real one, a text encoder's vocabulary, has half of that. A small file can claim much more."""
 
-_BLOCK_ELEMENTS = 1 << 20
 _ZERO_IS_IDENTITY = frozenset({"OFT", "OFT (oft_R)", "OFT (oft_r)", "BOFT", "IA3", "GLoRA"})
 """Algorithms that need the base weight, and change nothing when all their tensors are zero."""
 
 
 @dataclass(frozen=True, slots=True)
-class _NoBase:
+class NoBase:
     """The base weight where there is none: its shape as far as the layer tells."""
 
     shape: tuple[int, ...]
@@ -45,12 +43,12 @@ def root_mean_square(layer: AdapterLayer, tensors: dict[str, Tensor]) -> float |
     if rows is None or layer.needs_base or (cols is None and layer.changes_weight):
         return _zero_or_unknown(layer, tensors)
     loaded = LoadedLayer(layer, tensors)
-    delta = loaded.weight_delta(_NoBase((rows, cols or 1))) if layer.changes_weight else None
-    norm, count = (0.0, 0) if delta is None else (_norm(delta), delta.rows * delta.cols)
+    delta = loaded.weight_delta(NoBase((rows, cols or 1))) if layer.changes_weight else None
+    norm, count = (0.0, 0) if delta is None else (frobenius(delta), delta.rows * delta.cols)
     if layer.changes_bias and norm == 0:
         bias = loaded.bias_delta(torch.zeros(rows))
         if bias is not None:
-            norm, count = _length(bias), bias.numel()
+            norm, count = length(bias), bias.numel()
     return norm / math.sqrt(count) if count else None
 
 
@@ -58,31 +56,3 @@ def _zero_or_unknown(layer: AdapterLayer, tensors: dict[str, Tensor]) -> float |
     own = [tensor for suffix, tensor in tensors.items() if suffix not in ("alpha", "on_input")]
     zero = layer.algorithm.TITLE in _ZERO_IS_IDENTITY and not any(bool(tensor.any()) for tensor in own)
     return 0.0 if zero else None
-
-
-def _length(tensor: Tensor) -> float:
-    return math.sqrt(float(tensor.double().square().sum()))
-
-
-def _norm(delta: Delta) -> float:
-    """The Frobenius norm, without multiplying the delta out where its form allows."""
-    match delta:
-        case LowRank(up=up, down=down, scale=scale):
-            # ‖U·D‖² = tr(UᵀU · D·Dᵀ), two products of the size of the rank
-            square = float(((up.double().T @ up.double()) * (down.double() @ down.double().T)).sum())
-            return abs(scale) * math.sqrt(max(square, 0.0))
-        case Kronecker(w1=w1, w2=w2, scale=scale):
-            return abs(scale) * _length(w1) * _length(w2)
-        case Dense(matrix=matrix, scale=scale):
-            return abs(scale) * _length(matrix)
-        case _:
-            return math.sqrt(sum(_squares(delta)))
-
-
-def _squares(delta: Delta) -> Iterator[float]:
-    """The sum of squares of each block of rows."""
-    step = max(1, _BLOCK_ELEMENTS // max(delta.cols, 1))
-    for start in range(0, delta.rows, step):
-        block = torch.zeros(min(step, delta.rows - start), delta.cols)
-        delta.add_rows(block, start, 1.0)
-        yield float(block.double().square().sum())

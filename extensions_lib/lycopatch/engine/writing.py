@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lycopatch.engine.adapter import LoadedLayer
+from lycopatch.engine.algorithms.base import Base
 from lycopatch.engine.errors import MalformedLayer
 from lycopatch.engine.families.layers import BoundLayer, RowRange
 from lycopatch.engine.linalg import Delta, Dense, Hadamard, Kronecker, Sum, matrix_size, merge_low_rank, to_dense
@@ -41,8 +42,11 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class _PristineBase:
-    """What an algorithm sees of the original weight: the target's rows, gathered from wherever they live."""
+class PristineBase:
+    """What an algorithm sees of the original weight: the target's rows, gathered from wherever they live.
+
+    Only reads. Nothing may write the target meanwhile.
+    """
 
     model: LiveModel
     originals: Originals
@@ -55,11 +59,11 @@ class _PristineBase:
         return self.target.shape
 
     def weight(self) -> Tensor:
-        whole = _pristine(self.model, self.originals, self.target.weight, self.device, self.dtype)
+        whole = pristine(self.model, self.originals, self.target.weight, self.device, self.dtype)
         return whole.T.contiguous() if self.target.transposed else whole
 
 
-def _pristine(
+def pristine(
     model: LiveModel, originals: Originals, ranges: Sequence[RowRange], device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     """The original numbers of some row ranges, one after the other, ``[rows, cols]``: memory of their own."""
@@ -119,7 +123,7 @@ class TensorWriter:
                 continue
             if delta is None:
                 continue
-            for start, stop, offset in _places(contribution.target, patch):
+            for start, stop, offset in places(contribution.target, patch):
                 grouped.setdefault((start, stop, offset), []).append((delta, contribution.multiplier))
         parts = [
             Part(delta, weight, start, stop, offset)
@@ -138,22 +142,16 @@ class TensorWriter:
         target = contribution.target
         if patch.is_bias:
             return self._bias_delta(loaded, target, device, dtype)
-        base = _PristineBase(self.model, self.originals, target, device, dtype)
-        delta = loaded.weight_delta(base, contribution.dyn_dim)
-        if delta is None:
-            return None
-        cols = math.prod(target.shape[1:])
-        if delta.rows != target.shape[0] or (delta.cols != cols and not target.is_first_convolution):
-            reason = f"it changes {delta.rows} × {delta.cols} numbers of a weight of {target.shape[0]} × {cols}"
-            raise MalformedLayer(loaded.layer.name, reason)
-        if delta.cols > cols:
-            delta = delta.first_columns(cols)
-        return Dense(to_dense(delta).matrix.T.contiguous()) if target.transposed else delta
+        base = PristineBase(self.model, self.originals, target, device, dtype)
+        delta = fitted_delta(loaded, target, base, contribution.dyn_dim)
+        if delta is None or not target.transposed:
+            return delta
+        return Dense(to_dense(delta).matrix.T.contiguous())
 
     def _bias_delta(
         self, loaded: LoadedLayer, target: BoundLayer, device: torch.device, dtype: torch.dtype
     ) -> Dense | None:
-        bias = _pristine(self.model, self.originals, _bias_ranges(target), device, dtype)
+        bias = pristine(self.model, self.originals, _bias_ranges(target), device, dtype)
         delta = loaded.bias_delta(bias.reshape(-1))
         return None if delta is None else Dense(delta.reshape(-1, 1))
 
@@ -187,7 +185,22 @@ class TensorWriter:
             target.copy_(acc.view(target.shape))
 
 
-def _places(target: BoundLayer, patch: TensorPatch) -> Iterator[tuple[int, int, int]]:
+def fitted_delta(loaded: LoadedLayer, target: BoundLayer, base: Base, dyn_dim: int | None = None) -> Delta | None:
+    """ΔW at multiplier 1, of the size of the target's weight; None when the layer leaves the weight alone.
+
+    Raises MalformedLayer when it is for a weight of another size.
+    """
+    delta = loaded.weight_delta(base, dyn_dim)
+    if delta is None:
+        return None
+    cols = math.prod(target.shape[1:])
+    if delta.rows != target.shape[0] or (delta.cols != cols and not target.is_first_convolution):
+        reason = f"it changes {delta.rows} × {delta.cols} numbers of a weight of {target.shape[0]} × {cols}"
+        raise MalformedLayer(loaded.layer.name, reason)
+    return delta.first_columns(cols) if delta.cols > cols else delta
+
+
+def places(target: BoundLayer, patch: TensorPatch) -> Iterator[tuple[int, int, int]]:
     """Where a target's rows lie in the patched tensor: (start, stop, offset in the target)."""
     offset = 0
     for part in _bias_ranges(target) if patch.is_bias else target.weight:

@@ -26,7 +26,12 @@ def open_tensor_file(path: Path | str, *, allow_pickle: bool = False) -> TensorF
         require_file(path)
     except (OSError, ValueError) as error:
         raise UnreadableAdapter(path, system_reason(error)) from error
-    raise UnreadableAdapter(
+    raise refused_pickle(path)
+
+
+def refused_pickle(path: Path) -> UnreadableAdapter:
+    """Why a pickle is not opened without ``allow_pickle``."""
+    return UnreadableAdapter(
         path,
         f"{path.suffix} files are pickles, which can contain programs, and those are switched off. It is better to "
         'convert it to safetensors; if you trust its source you can also turn on "Allow pickle files" in the settings.',
