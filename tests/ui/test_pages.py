@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from lycopatch.engine.health import Progress
 from lycopatch.engine.report import Issue, Report, TagReport
 from lycopatch.ui.networks import Networks
-from lycopatch.ui.networks_view import networks_html
 from lycopatch.ui.pages import Pages
 from lycopatch.ui.report_view import report_html
 
@@ -23,7 +22,9 @@ OURS = frozenset(
     "p div table caption thead tbody tr th td button small span h3 h4 dl dt dd ul li details summary code "
     "section".split()
 )
-ATTRIBUTES = frozenset({"class", "scope", "type", "data-lycopatch-name"})
+ATTRIBUTES = frozenset({"class", "scope", "type"})
+
+HOSTILE = '"><img src=x onerror=alert(1)>'
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,6 @@ class Reader(HTMLParser):
         super().__init__()
         self.text = ""
         self.open: list[str] = []
-        self.names: list[str] = []
         self.feed(page)
         self.close()
         assert not self.open, f"not closed: {self.open}"
@@ -50,7 +50,6 @@ class Reader(HTMLParser):
         assert tag in OURS, f"<{tag}> is none of ours"
         assert {name for name, _ in attrs} <= ATTRIBUTES, attrs
         self.open.append(tag)
-        self.names += [value or "" for name, value in attrs if name == "data-lycopatch-name"]
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -69,44 +68,19 @@ def untold(what: str) -> Iterator[Progress]:
     yield lambda done, total: None
 
 
-def test_the_list_names_every_network_and_every_problem(pages: Pages) -> None:
-    page = Reader(pages.listed("", "name"))
-    assert "6 networks" in page.text
-    assert "1 problem with files and folders" in page.text
-    assert "the download is incomplete" in page.text
-    assert len(page.names) == 6
-
-
-def test_each_row_s_name_finds_its_network(pages: Pages) -> None:
-    for name in Reader(pages.listed("", "name")).names:
-        assert "no network named" not in Reader(pages.shown(name)).text
-
-
-def test_strangers_texts_never_become_markup_nor_turn_the_line_around(pages: Pages) -> None:
-    listed, shown = Reader(pages.listed("hostile", None)), Reader(pages.shown("hostile"))
-    checked = Reader(pages.checked(listed.names[0], untold))
-    for page in (listed, shown, checked):
+def test_strangers_texts_never_become_markup_nor_turn_the_line_around(pages: Pages, networks: Networks) -> None:
+    (name,) = [row.name for row in networks.rows() if row.name.startswith("hostile")]
+    shown, checked = Reader(pages.shown(name)), Reader(pages.checked(name, untold))
+    for page in (shown, checked):
         assert "\u202e" not in page.text
-    assert '"><img src=x onerror=alert(1)>' in listed.text
-    assert '"><img src=x onerror=alert(1)>' in checked.text
+        assert HOSTILE in page.text
 
 
-def test_a_long_list_says_how_many_are_left(networks: Networks) -> None:
-    page = networks.page(limit=2)
-    assert "The first 2 of 6 networks; search for more words" in Reader(networks_html(page, [])).text
-    assert "2 of 6 networks" in Reader(networks_html(networks.page("twin"), [])).text
-
-
-def test_nothing_found_and_nothing_there_are_said_in_words(pages: Pages, networks: Networks) -> None:
-    assert "None of the 6 networks has all of these words." in Reader(pages.listed("zebra", "name")).text
-    empty = replace(networks.page("zebra"), total=0)
-    assert "There is no network in the folders." in Reader(networks_html(empty, [])).text
-
-
-def test_refresh_sees_a_new_file(pages: Pages, folders: list[Path]) -> None:
-    assert "newcomer" not in pages.listed("", "name")
-    (folders[1] / "mist.safetensors").rename(folders[1] / "newcomer.safetensors")
-    assert "newcomer" in pages.refreshed("", "an unknown order")
+def test_each_row_s_name_finds_its_network(pages: Pages, networks: Networks) -> None:
+    rows = networks.rows()
+    assert len(rows) == 6
+    for row in rows:
+        assert "no network named" not in Reader(pages.shown(row.name)).text
 
 
 def test_inspecting_says_what_a_file_is_without_reading_its_numbers(pages: Pages) -> None:
@@ -197,5 +171,5 @@ def test_before_the_first_picture_the_report_says_so(pages: Pages) -> None:
 
 def test_standing_aside_is_said_above_everything(networks: Networks) -> None:
     pages = Pages(networks, lambda: None, lambda: False, lambda: "Another copy of <LycoPatch> is installed.")
-    for page in (pages.listed("", "name"), pages.report()):
+    for page in (pages.aside(), pages.report()):
         assert Reader(page).text.startswith("Another copy of <LycoPatch> is installed.")

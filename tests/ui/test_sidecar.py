@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lycopatch.ui import sidecar as module
-from lycopatch.ui.sidecar import Sidecar, read_sidecar, sidecar_path, write_sidecar
+from lycopatch.ui.sidecar import Sidecar, TriggerGroup, as_groups, as_range, read_sidecar, sidecar_path, write_sidecar
 
 BUILT_IN = {
     "description": "wet ink",
@@ -127,6 +127,48 @@ def test_only_what_changed_is_written_and_unknown_keys_stay(network: Path) -> No
     store(network, {**BUILT_IN, "activation text": ["ink", "wash"]})
     write_sidecar(network, replace(read_sidecar(network), notes="mine"))
     assert stored(network) == {**BUILT_IN, "activation text": ["ink", "wash"], "notes": "mine"}
+
+
+def test_groups_and_a_range_of_weights_lie_under_a_key_of_our_own(network: Path) -> None:
+    store(network, {**BUILT_IN, "lycopatch": {"later": [1]}})
+    groups = (TriggerGroup("wet", ("ink wash", "drips, blots")), TriggerGroup("乾", ("dry brush",)))
+    write_sidecar(network, replace(read_sidecar(network), groups=groups, weight_range=(-0.5, 1.2)))
+    wet = {"name": "wet", "words": ["ink wash", "drips, blots"]}
+    dry = {"name": "乾", "words": ["dry brush"]}
+    ours = {"later": [1], "groups": [wet, dry], "weight_range": [-0.5, 1.2]}
+    assert stored(network) == {**BUILT_IN, "lycopatch": ours}
+    again = read_sidecar(network)
+    assert (again.groups, again.weight_range) == (groups, (-0.5, 1.2))
+    write_sidecar(network, replace(again, groups=(), weight_range=None))
+    assert stored(network) == {**BUILT_IN, "lycopatch": {"later": [1]}}
+
+
+def test_groups_that_another_change_does_not_concern_stay_as_they_were_written(network: Path) -> None:
+    ours = {"groups": [{"name": "wet", "words": "ink", "colour": "blue"}, 5], "weight_range": "0..1"}
+    store(network, {"lycopatch": ours})
+    write_sidecar(network, replace(read_sidecar(network), notes="mine"))
+    assert stored(network) == {"lycopatch": ours, "notes": "mine"}
+
+
+@pytest.mark.parametrize(
+    "value", [None, 5, "x", {}, [[]], [{"name": "a"}], [{"words": ["a"]}], [{"name": "", "words": "a"}]]
+)
+def test_what_is_no_group_is_left_out(value: object) -> None:
+    assert as_groups(value) == ()
+
+
+def test_a_group_of_one_text_is_one_phrase_and_long_ones_are_cut() -> None:
+    assert as_groups([{"name": " a ", "words": " b, c "}]) == (TriggerGroup("a", ("b, c",)),)
+    (group,) = as_groups([{"name": "n" * 5000, "words": ["w" * 5000] * 5000}])
+    assert (len(group.name), len(group.words), len(group.words[0])) == (200, 200, 2000)
+    assert len(as_groups([{"name": "a", "words": ["b"]}] * 5000)) == module.MOST_GROUPS
+
+
+@pytest.mark.parametrize(
+    "value", [None, 5, "01", [], [1], [1, 0], [1, 1], [0, "x"], [0, None], [0, 1e9], [0, 1, 2], [0, float("nan")]]
+)
+def test_what_is_no_range_is_none(value: object) -> None:
+    assert as_range(value) is None
 
 
 def test_nothing_is_written_when_nothing_changed(network: Path) -> None:

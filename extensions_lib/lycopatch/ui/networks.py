@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lycopatch.engine.catalog import AdapterFile, Catalog
+from lycopatch.engine.catalog_identity import identities
 from lycopatch.engine.catalog_index import fold
 from lycopatch.engine.recognise import TITLES, family_in_metadata
 from lycopatch.engine.training import training_facts
 
 MOST_ROWS = 500
-_ID_DIGITS = 16
 _MOST_TAGS = 5
 
 
@@ -72,12 +70,12 @@ class Networks:
         catalog = self.catalog()
         files = catalog.files
         known = {row.file.path: row for row in self._rows}
-        ids = _ids(files)
+        ids = identities((str(file.path), file.relative + file.path.suffix) for file in files)
         rows: list[NetworkRow] = []
         for file in files:
             name, row = catalog.shortest_name(file), known.get(file.path)
-            if row is None or row.file is not file or (row.name, row.id) != (name, ids[file]):
-                row = _row(file, ids[file], name)
+            if row is None or row.file is not file or (row.name, row.id) != (name, ids[str(file.path)]):
+                row = _row(file, ids[str(file.path)], name)
             rows.append(row)
         self._rows = rows
         return rows
@@ -99,17 +97,6 @@ class Networks:
         file = self.catalog().find(name)
         known = [row for row in self.rows() if row.file.path == file.path]
         return known[0] if known else _row(file, "", name)
-
-
-def _ids(files: Sequence[AdapterFile]) -> dict[AdapterFile, str]:
-    """From the path below the folder, so that folders may move; from the whole path where two files share that."""
-    places = {file: file.relative + file.path.suffix for file in files}
-    times = Counter(places.values())
-    return {file: _digest(place if times[place] == 1 else str(file.path)) for file, place in places.items()}
-
-
-def _digest(place: str) -> str:
-    return hashlib.sha256(place.encode("utf-8", "surrogatepass")).hexdigest()[:_ID_DIGITS]
 
 
 def _row(file: AdapterFile, identity: str, name: str) -> NetworkRow:

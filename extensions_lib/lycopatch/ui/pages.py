@@ -9,8 +9,7 @@ from lycopatch.engine.description import ProgressOf, describe, untold
 from lycopatch.engine.errors import AdapterError
 from lycopatch.ui.file_view import file_html
 from lycopatch.ui.markup import notice
-from lycopatch.ui.networks import ORDERS, Networks
-from lycopatch.ui.networks_view import networks_html
+from lycopatch.ui.networks import Networks
 from lycopatch.ui.report_view import Activation, report_html
 
 
@@ -24,16 +23,6 @@ class Pages:
     standing_aside: Callable[[], str | None]
     """Why the extension does nothing here, as a sentence; None when it works."""
 
-    def listed(self, search: str | None, order: str | None) -> str:
-        """The networks in which all words of ``search`` occur; an unknown ``order`` is by name."""
-        page = self.networks.page(search or "", order if order and order in ORDERS else "name")
-        return self._aside() + networks_html(page, self.networks.catalog().problems)
-
-    def refreshed(self, search: str | None, order: str | None) -> str:
-        """The same after another look at the folders."""
-        self.networks.catalog().refresh()
-        return self.listed(search, order)
-
     def shown(self, name: str | None) -> str:
         """What a network is, without reading its numbers."""
         return self._described(name, untold, quick=True)
@@ -44,15 +33,16 @@ class Pages:
 
     def report(self) -> str:
         """What the last activation did."""
-        return self._aside() + report_html(self.last_activation())
+        return self.aside() + report_html(self.last_activation())
 
-    def _aside(self) -> str:
+    def aside(self) -> str:
+        """A notice when the extension does nothing here; else nothing."""
         reason = self.standing_aside()
         return notice(reason, "trouble") if reason else ""
 
     def _described(self, name: str | None, progress: ProgressOf, *, quick: bool) -> str:
         if not name or not name.strip():
-            return notice("Write the name of a network, or click one in the table.")
+            return notice("Write the name of a network.")
         try:
             row = self.networks.find(name)
         except AdapterError as error:

@@ -16,13 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lycopatch.engine.metadata import as_number, json_value
+from lycopatch.engine.metadata import as_dict, as_list, as_number, json_value
 from lycopatch.engine.report import Issue
+from lycopatch.engine.tag import LARGEST_WEIGHT
 from lycopatch.engine.wording import printable, shown
 
 MOST_BYTES = 4 << 20
 """More than any person or tool writes about one network."""
 
+MOST_GROUPS = 100
+_LONGEST_NAME = 200
+_MOST_WORDS = 200
+_LONGEST_WORD = 2000
 _MOST_DESCRIPTION = 1 << 16
 _DESCRIPTIONS = (".txt", ".description.txt")
 _KEYS = {
@@ -35,6 +40,16 @@ _KEYS = {
 }
 """Our field → the key in the file."""
 
+_OURS = "lycopatch"
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerGroup:
+    """Words (or phrases) that go into the prompt together."""
+
+    name: str
+    words: tuple[str, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
@@ -46,6 +61,9 @@ class Sidecar:
     preferred_weight: float = 0.0
     negative_text: str = ""
     sd_version: str = ""
+    groups: tuple[TriggerGroup, ...] = ()
+    weight_range: tuple[float, float] | None = None
+    """The smallest and the largest weight that make sense."""
     contents: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False, repr=False)
     """Everything in the file, as it is there."""
     problem: Issue | None = field(default=None, compare=False)
@@ -68,7 +86,7 @@ def read_sidecar(network: Path, exists: Callable[[str], bool] = os.path.exists) 
     Without a description of its own, it has that of ``.txt`` or ``.description.txt``. ``exists``: whether there is a
     file of this path, for callers that know the whole folder already.
     """
-    contents, problem = _contents(sidecar_path(network), exists)
+    contents, problem = read_json(sidecar_path(network), exists)
     found = _understood(contents)
     if "description" not in contents:
         found["description"] = _description(network, exists)
@@ -86,6 +104,7 @@ def write_sidecar(network: Path, wanted: Sidecar) -> Issue | None:
     for name, key in _KEYS.items():
         if getattr(wanted, name) != getattr(before, name):
             contents[key] = getattr(wanted, name)
+    _put_ours(contents, before, wanted)
     kept = None
     if before.problem is not None:
         backup = _unused(path)
@@ -97,8 +116,8 @@ def write_sidecar(network: Path, wanted: Sidecar) -> Issue | None:
     return kept
 
 
-def _contents(path: Path, exists: Callable[[str], bool]) -> tuple[dict[str, Any], Issue | None]:
-    """The JSON object in a file, or an empty one and the reason."""
+def read_json(path: Path, exists: Callable[[str], bool]) -> tuple[dict[str, Any], Issue | None]:
+    """The JSON object in a file beside a network, or an empty one and the reason why there is none. Never raises."""
     if not exists(str(path)):
         return {}, None
     try:
@@ -128,7 +147,44 @@ def _understood(contents: Mapping[str, Any]) -> dict[str, Any]:
     """Our fields out of a file, whatever types are in it."""
     found: dict[str, Any] = {name: _text(contents.get(key)) for name, key in _KEYS.items()}
     found["preferred_weight"] = float(as_number(contents.get("preferred weight")) or 0.0)
+    ours = as_dict(contents.get(_OURS))
+    found["groups"] = as_groups(ours.get("groups"))
+    found["weight_range"] = as_range(ours.get("weight_range"))
     return found
+
+
+def as_groups(value: object) -> tuple[TriggerGroup, ...]:
+    """Groups out of a list of ``{"name": …, "words": […]}``; what is none, or lacks one of the two, is left out."""
+    found: list[TriggerGroup] = []
+    for each in map(as_dict, as_list(value)[:MOST_GROUPS]):
+        words = each.get("words")
+        phrases = [words] if isinstance(words, str) else as_list(words)[:_MOST_WORDS]
+        texts = (_text(phrase).strip()[:_LONGEST_WORD] for phrase in phrases)
+        group = TriggerGroup(_text(each.get("name")).strip()[:_LONGEST_NAME], tuple(filter(None, texts)))
+        if group.name and group.words:
+            found.append(group)
+    return tuple(found)
+
+
+def as_range(value: object) -> tuple[float, float] | None:
+    """Two weights, the smaller first; None for anything else."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return None
+    low, high = map(as_number, value)
+    if low is None or high is None or not -LARGEST_WEIGHT <= low < high <= LARGEST_WEIGHT:
+        return None
+    return float(low), float(high)
+
+
+def _put_ours(contents: dict[str, Any], before: Sidecar, wanted: Sidecar) -> None:
+    """What no other tool has a key for lies together under one of our own."""
+    ours = dict(as_dict(contents.get(_OURS)))
+    if wanted.groups != before.groups:
+        ours["groups"] = [{"name": group.name, "words": list(group.words)} for group in wanted.groups]
+    if wanted.weight_range != before.weight_range:
+        ours["weight_range"] = wanted.weight_range and list(wanted.weight_range)
+    if ours != as_dict(contents.get(_OURS)):
+        contents[_OURS] = {key: value for key, value in ours.items() if value not in (None, [])}
 
 
 def _text(value: object) -> str:

@@ -1,7 +1,7 @@
 """The LycoPatch tab in gradio 3.32 to 4.40. It decides nothing: every content comes from ``Pages``.
 
-Only what all these releases share is used: no JavaScript arguments, no timers, no load events. The script of the
-extension fills the name box on a click in the table and searches while one types; without it, the buttons do.
+Only what all these releases share is used: no JavaScript arguments, no timers, no load events. The library is our own
+script's (see ``mount``); everything else works by the buttons alone.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from typing import Any
 import gradio as gr  # pyright: ignore[reportMissingImports] - the host brings it
 
 from lycopatch.ui.markup import notice
-from lycopatch.ui.networks import ORDERS
 from lycopatch.ui.pages import Pages
 
 
-def build_tab(pages: Pages) -> gr.Blocks:
-    """Return the tab. Nothing is read before the first press of a button."""
+def build_tab(pages: Pages, library: str) -> gr.Blocks:
+    """Return the tab. Nothing is read before the first press of a button. ``library``: HTML of the first page."""
     with gr.Blocks(analytics_enabled=False, title="LycoPatch") as blocks, gr.Tabs(elem_id="lycopatch_tabs"):
-        with gr.TabItem("Networks", elem_id="lycopatch_networks"):
-            _networks(pages)
+        with gr.TabItem("Library", elem_id="lycopatch_library"):
+            gr.HTML(library, elem_id="lycopatch_library_html")
+        with gr.TabItem("Inspect", elem_id="lycopatch_inspect_tab"):
+            _inspect(pages)
         with gr.TabItem("Last picture", elem_id="lycopatch_last_picture"):
             _last_picture(pages)
     components: Any = blocks.blocks
@@ -29,34 +30,18 @@ def build_tab(pages: Pages) -> gr.Blocks:
     return blocks
 
 
-def _networks(pages: Pages) -> None:
-    with gr.Row(elem_id="lycopatch_search_row"):
-        search = gr.Textbox(
-            label="Search",
-            placeholder="Words of the name, trigger words, base model or algorithm",
-            elem_id="lycopatch_search",
+def _inspect(pages: Pages) -> None:
+    with gr.Row(elem_id="lycopatch_name_row"):
+        name = gr.Textbox(
+            label="Network", placeholder="Name, as in <lora:name:1>, or hash", scale=4, elem_id="lycopatch_name"
         )
-        order = gr.Dropdown(choices=list(ORDERS), value="name", label="Sort by", elem_id="lycopatch_order")
-        find = gr.Button("Search", elem_id="lycopatch_search_button")
-        refresh = gr.Button("Refresh", elem_id="lycopatch_refresh")
-    with gr.Row(elem_id="lycopatch_panes"):
-        with gr.Column(scale=3, min_width=320, elem_id="lycopatch_list_pane"):
-            table = gr.HTML(notice("Press Refresh to list the networks."), elem_id="lycopatch_table")
-        with gr.Column(scale=2, min_width=320, elem_id="lycopatch_file_pane"):
-            name = gr.Textbox(
-                label="Network", placeholder="Name, as in <lora:name:1>, or hash", elem_id="lycopatch_name"
-            )
-            with gr.Row():
-                show = gr.Button("Inspect", variant="primary", elem_id="lycopatch_inspect")
-                check = gr.Button("Check file", elem_id="lycopatch_check")
-            details = gr.HTML("", elem_id="lycopatch_details")
+        show = gr.Button("Inspect", variant="primary", elem_id="lycopatch_inspect")
+        check = gr.Button("Check file", elem_id="lycopatch_check")
+    details = gr.HTML(notice("Write the name of a network and press Inspect."), elem_id="lycopatch_details")
 
     def checked(text: str, progress: Any = gr.Progress()) -> str:  # noqa: B008 - how gradio recognises it
         return pages.checked(text, lambda what: nullcontext(lambda done, total: progress((done, total), desc=what)))
 
-    for event in (search.submit, find.click, order.change):
-        event(pages.listed, inputs=[search, order], outputs=[table])
-    refresh.click(pages.refreshed, inputs=[search, order], outputs=[table])
     for event in (name.submit, show.click):
         event(pages.shown, inputs=[name], outputs=[details])
     check.click(checked, inputs=[name], outputs=[details])
