@@ -9,12 +9,16 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+
+from crowded_library import write_crowd
 
 ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -47,10 +51,34 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
     """Where the page answers, as the demo itself says it."""
+    with _demo() as found:
+        yield found
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """A demo over several hundred networks, strange ones among them, and those of the demo in ``mine``."""
+
+    address: str
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crowd]:
+    folder = tmp_path_factory.mktemp("networks")
+    write_crowd(folder)
+    shutil.copytree(ROOT / "extensions_lib" / "lycopatch" / "demo" / "networks", folder / "mine")
+    with _demo("--networks", str(folder)) as found:
+        yield Crowd(found, folder)
+
+
+@contextmanager
+def _demo(*arguments: str) -> Iterator[str]:
+    """A demo in a process of its own, with a free port."""
     pytest.importorskip("gradio", minversion="6", reason="the demo's page is made with gradio 6")
     pytest.importorskip("diffusers", reason="the demo's model needs diffusers")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "extensions_lib"), *_inherited()])}
-    command = [sys.executable, "-u", "-m", "lycopatch.demo", "--port", "0"]
+    command = [sys.executable, "-u", "-m", "lycopatch.demo", "--port", "0", *arguments]
     with subprocess.Popen(
         command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as server:
@@ -84,22 +112,49 @@ def _address(lines: queue.Queue[str | None]) -> str:
     pytest.fail("The demo ended before its page was there:\n" + "".join(said), pytrace=False)
 
 
+Open = Callable[..., Any]
+
+
 @pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    """The page, opened anew. Afterwards: nothing was asked of any other machine, and the console has no error."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    opened.set_default_timeout(60_000)
-    strangers: list[str] = []
-    errors: list[str] = []
-    opened.on("request", lambda request: strangers.append(request.url) if _is_foreign(request.url) else None)
-    opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.goto(address)
-    yield opened
-    context.close()
-    assert strangers == []
-    assert errors == []
+def open_page(browser: Any) -> Iterator[Open]:
+    """``open_page(address, locale="ja-JP")``: a page of a browser that knows nothing yet.
+
+    Afterwards: nothing was asked of any other machine, no dialog came up, and the console has no error.
+    """
+    contexts: list[Any] = []
+    trouble: list[str] = []
+
+    def open_one(address: str, **more: Any) -> Any:
+        context = browser.new_context(viewport={"width": 1280, "height": 900}, **more)
+        contexts.append(context)
+        opened = context.new_page()
+        opened.set_default_timeout(60_000)
+        opened.on("request", lambda request: trouble.append(request.url) if _is_foreign(request.url) else None)
+        opened.on("console", lambda message: trouble.append(_said(message)) if _is_trouble(message) else None)
+        opened.on("pageerror", lambda error: trouble.append(str(error)))
+        opened.on("dialog", lambda dialog: (trouble.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        opened.goto(address)
+        return opened
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert trouble == []
+
+
+@pytest.fixture
+def page(open_page: Open, address: str) -> Any:
+    """The demo's page, opened anew."""
+    return open_page(address)
+
+
+def _is_trouble(message: Any) -> bool:
+    """Errors; but a preview that is no picture has no thumbnail, which browsers call an error."""
+    return message.type == "error" and not ("404" in message.text and "/thumb/" in message.location.get("url", ""))
+
+
+def _said(message: Any) -> str:
+    return f"{message.text} {message.location.get('url', '')}"
 
 
 def _is_foreign(url: str) -> bool:

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 PROMPT = "#demo_prompt textarea"
 PICTURES = "#demo_pictures .grid-container img"
-CARDS = "#demo_cards button.thumbnail-lg"
+CARDS = "#demo_library .lycopatch-tile[data-state=ready]"
 FIRST = "a red circle on blue"
 
 
@@ -30,11 +30,13 @@ def generate(page: Any, press: str = "#demo_run") -> bytes:
 
 
 def names(page: Any) -> list[str]:
-    """The networks on the cards."""
+    """The networks on the cards that are seen."""
     page.wait_for_selector(CARDS)
-    return [
-        each.split(" · ")[0].removeprefix("✓ ") for each in page.locator(f"{CARDS} .caption-label").all_inner_texts()
-    ]
+    return page.locator(f"{CARDS} .lycopatch-tile-title").all_inner_texts()
+
+
+def open_tab(page: Any, title: str) -> None:
+    page.locator("button[role=tab]:visible", has_text=title).last.click()
 
 
 def wait_for_prompt(page: Any, prompt: str) -> None:
@@ -51,7 +53,7 @@ def test_a_click_on_a_card_changes_the_picture_and_another_gives_the_same_one_ba
 
     page.locator(CARDS).first.click()
     wait_for_prompt(page, f"{FIRST} <lora:{name}:1>")
-    page.wait_for_selector(f"{CARDS} >> text=✓ {name}")
+    page.wait_for_selector(f"{CARDS}[data-chosen=true] >> text={name}")
     changed = generate(page)
     assert changed != plain
     assert f"<lora:{name}:1>" in page.inner_text("#demo_report")
@@ -114,31 +116,23 @@ def test_stop_ends_the_pictures_in_work(page: Any) -> None:
     page.wait_for_selector("#demo_report >> text=Stopped.")
 
 
-def test_the_search_box_leaves_the_cards_that_fit(page: Any) -> None:
-    wanted = names(page)[-1]
-    page.fill("#demo_search textarea, #demo_search input", f"{wanted} no network has this word")
-    page.wait_for_selector("#demo_count >> text=None of the")
-    page.fill("#demo_search textarea, #demo_search input", wanted)
-    page.wait_for_selector(f"{CARDS} >> text={wanted}")
-    assert wanted in names(page)
-
-
-def test_the_tab_of_the_webui_lists_the_networks_and_the_last_picture(page: Any) -> None:
-    listed = names(page)
-    write(page, f"{FIRST} <lora:{listed[0]}:0.5>")
+def test_the_tab_of_the_webui_has_the_library_inspects_a_file_and_reports_the_last_picture(page: Any) -> None:
+    name = names(page)[0]
+    write(page, f"{FIRST} <lora:{name}:0.5>")
     generate(page)
-    page.locator("button[role=tab]:visible", has_text="LycoPatch").last.click()
-    page.wait_for_selector("#lycopatch_table .lycopatch-pick:visible")
-    assert set(page.locator("#lycopatch_table .lycopatch-pick").all_inner_texts()) >= set(listed)
-    page.locator("#lycopatch_table .lycopatch-pick").first.click()
+    open_tab(page, "LycoPatch")
+    page.wait_for_selector("#lycopatch_library_html .lycopatch-tile[data-state=ready]")
+    open_tab(page, "Inspect")
+    page.fill("#lycopatch_name textarea, #lycopatch_name input", name)
+    page.click("#lycopatch_inspect")
     page.wait_for_selector("#lycopatch_details h3:visible")
-    page.locator("button[role=tab]:visible", has_text="Last picture").last.click()
-    page.wait_for_selector(f'#lycopatch_report >> text="<lora:{listed[0]}:0.5>"')
+    open_tab(page, "Last picture")
+    page.wait_for_selector(f'#lycopatch_report >> text="<lora:{name}:0.5>"')
 
 
 def test_a_comparison_gives_a_grid_a_table_and_both_as_files(page: Any) -> None:
     name = names(page)[0]
-    page.locator("button[role=tab]:visible", has_text="Compare").last.click()
+    open_tab(page, "Compare")
     page.fill("#demo_compare_weights textarea, #demo_compare_weights input", "half")
     page.click("#demo_compare_run")
     page.wait_for_selector('#demo_compare_said >> text="half" is no weight that a tag can have')

@@ -14,7 +14,7 @@ import gradio
 from PIL import Image
 
 from lycopatch.demo.page_compare import wanted_comparison
-from lycopatch.demo.page_generate import make_pictures, wanted_settings
+from lycopatch.demo.page_generate import enlarged, make_pictures, wanted_settings
 from lycopatch.demo.report_line import made_html
 from lycopatch.demo.serving import HOST, free_port
 from lycopatch.demo.txt2img import Made, Settings, Stopped
@@ -108,6 +108,15 @@ def test_stop_leaves_the_pictures_that_are_there() -> None:
     pictures, report, _ = press(Studio(Stopped()), "a cat", "", 7, 20, 4, 1)
     assert pictures == gradio.skip()
     assert "Stopped." in report
+
+
+def test_small_pictures_are_enlarged_with_hard_edges_and_large_ones_stay() -> None:
+    small = Image.new("RGB", (64, 64), "red")
+    small.info["parameters"] = "a cat"
+    assert enlarged(small).size == (384, 384)
+    assert enlarged(small).info == {"parameters": "a cat"}
+    large = Image.new("RGB", (512, 512))
+    assert enlarged(large) is large
 
 
 # --- the report under the pictures

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -13,12 +15,14 @@ import pytest
 
 from lycopatch.engine.catalog import Catalog
 from lycopatch.engine.report import Report, TagReport
+from lycopatch.ui.mount import Mount, Target
 from lycopatch.ui.networks import Networks
 from lycopatch.ui.pages import Pages
 from networks import write_network
 
 pytestmark = [pytest.mark.gradio, pytest.mark.filterwarnings("error:::lycopatch")]
 
+TOKEN = "t0ken"
 LAYERS = {"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k": (320, 768)}
 
 
@@ -70,7 +74,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
     tag = TagReport("<lora:mist:1>", "mist", layers_applied=1, layers_total=1)
     last = SimpleNamespace(report=Report([tag]), when=1.7e9, model="v1-5", bytes_held=0)
-    tab = build_tab(Pages(Networks(open_catalog), lambda: last, lambda: False, lambda: None))
+    pages = Pages(Networks(open_catalog), lambda: last, lambda: False, lambda: None)
+    tab = build_tab(pages, Mount("a1111", TOKEN).html("tab", [Target("txt2img", "#prompt", "#negative")]))
     opened_by_building = len(opened)
     with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(), gr.TabItem("LycoPatch"):
         tab.render()
@@ -104,26 +109,16 @@ def test_every_id_is_ours_and_there_once(served: Served) -> None:
 def test_the_script_finds_every_id_it_looks_for(served: Served) -> None:
     script = Path(__file__).resolve().parents[2] / "javascript" / "lycopatch.js"
     wanted = set(re.findall(r"\blycopatch_\w+", script.read_text(encoding="utf-8")))
-    assert {"lycopatch_name", "lycopatch_inspect", "lycopatch_table"} <= wanted
+    assert wanted == {"lycopatch_report", "lycopatch_report_refresh"}
     for elem_id in wanted:
         assert served.component(elem_id)
 
 
-@pytest.mark.parametrize(
-    ("elem_id", "event"),
-    [("lycopatch_search", "submit"), ("lycopatch_search_button", "click"), ("lycopatch_order", "change")],
-)
-def test_a_search_lists_what_fits(served: Served, elem_id: str, event: str) -> None:
-    found = served.do(elem_id, event, "ink", "newest")
-    assert 'data-lycopatch-name="ink wash"' in found
-    assert "mist" not in found
-    assert "&lt;b&gt;Ink&lt;/b&gt;" in found
-
-
-def test_refresh_lists_everything_with_its_problems(served: Served) -> None:
-    page = served.do("lycopatch_refresh", "click", "", "name")
-    assert "3 networks" in page
-    assert "the download is incomplete" in page
+def test_the_library_s_place_reaches_the_browser_with_its_token(served: Served) -> None:
+    place = served.component("lycopatch_library_html")["props"]["value"]
+    (facts,) = re.findall(r'data-lycopatch="([^"]*)"', place)
+    assert json.loads(html.unescape(facts))["token"] == TOKEN
+    assert "They need JavaScript." in place
 
 
 @pytest.mark.parametrize(("elem_id", "event"), [("lycopatch_name", "submit"), ("lycopatch_inspect", "click")])

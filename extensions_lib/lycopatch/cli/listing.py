@@ -7,44 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lycopatch.cli.parser import OK, TROUBLE
 from lycopatch.cli.terminal import columns, paint, progress, safe, say, say_json, trouble
 from lycopatch.engine.adapter import parse_adapter
 from lycopatch.engine.catalog import AdapterFile, Catalog
 from lycopatch.engine.description import ranks
 from lycopatch.engine.errors import AdapterNotFound, UnreadableAdapter
-from lycopatch.engine.reading import TensorFile, open_tensor_file
+from lycopatch.engine.reading import open_tensor_file
+from lycopatch.engine.reading.header_only import HeaderOnly
 from lycopatch.engine.recognise import recognise
 from lycopatch.engine.wording import size_text
-
-
-class HeaderOnly(TensorFile):
-    """An open file whose numbers are all 1, so that thousands of files can be listed without reading any.
-
-    ``on_input`` alone is read, because it decides for which layer a tensor is.
-    """
-
-    def __init__(self, file: TensorFile) -> None:
-        self.path = file.path
-        self.fingerprint = file.fingerprint
-        self.specs = file.specs
-        self.metadata = file.metadata
-        self.data_start = file.data_start
-        self._file = file
-
-    def check_unchanged(self) -> None:
-        self._file.check_unchanged()
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _fill(self, key: str, start: int, out: torch.Tensor) -> None:
-        if key.endswith("on_input"):
-            self._file.read_flat(key, start, out)
-        else:
-            out.fill_(1)
 
 
 def run(arguments: Namespace) -> int:

@@ -87,6 +87,7 @@ def _studio(options: argparse.Namespace, stack: ExitStack) -> TextToImage:
     from lycopatch.demo import model
     from lycopatch.demo.txt2img import TextToImage
     from lycopatch.hosts.diffusers import NetworkLoader
+    from lycopatch.ui.beside import read_words
 
     folder = options.networks
     if folder is not None and not folder.is_dir():
@@ -102,7 +103,7 @@ def _studio(options: argparse.Namespace, stack: ExitStack) -> TextToImage:
         pipe, name = load_checkpoint(options.checkpoint, options.device, options.tokenizer), options.checkpoint.stem
         origin = options.checkpoint
     folders = [folder or model.NETWORKS]
-    loader = stack.enter_context(NetworkLoader(pipe, folders, checkpoint=origin))
+    loader = stack.enter_context(NetworkLoader(pipe, folders, checkpoint=origin, read_words=read_words))
     return TextToImage(pipe, loader, name, options.side)
 
 

@@ -6,10 +6,10 @@ document.addEventListener("keydown", (event) => {
     document.querySelector("button#demo_run, #demo_run button")?.click();
 });
 
-// The extension's script begins as soon as the extension's tab is opened: gradio 6 makes it only then.
+// The script of the last picture's report begins as soon as that is there: gradio 6 makes a tab when it is opened.
 window.onUiLoaded = (begin) => {
     const waiting = setInterval(() => {
-        if (!document.querySelector("#lycopatch_table")) return;
+        if (!document.querySelector("#lycopatch_report")) return;
         clearInterval(waiting);
         begin();
     }, 300);

@@ -1,4 +1,4 @@
-"""The tab that makes pictures, with the gallery of networks next to it."""
+"""The tab that makes pictures, with the library of networks next to it."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
-from lycopatch.demo.gallery import Gallery, enlarged
 from lycopatch.demo.report_line import made_html
 from lycopatch.demo.txt2img import Settings, Stopped, TextToImage
 from lycopatch.engine.errors import AdapterError
-from lycopatch.ui.markup import counted, notice, text
+from lycopatch.ui.markup import notice, text
+from lycopatch.ui.mount import Target
 
 ANY_SEED = -1
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 DRAWING: dict[str, Any] = {"concurrency_id": "studio", "api_visibility": "private"}
 """For all that makes pictures: one at a time."""
 
+PROMPTS = [Target("Generate", "#demo_prompt textarea", "#demo_negative textarea")]
+"""Where a click on a network puts its tag."""
+
 _MOST_PICTURES = 16
 _MOST_COLUMNS = 4
 
 
-def generate_tab(page: gr.Blocks, studio: TextToImage, gallery: Gallery, examples: Sequence[str]) -> None:
-    """Put the tab's contents here. ``page``: the whole of it."""
+def generate_tab(studio: TextToImage, library: str, examples: Sequence[str]) -> None:
+    """Put the tab's contents here. ``library``: HTML of the networks."""
     with gr.Row(elem_id="demo_panes"):
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=1, min_width=320):
             prompt = gr.Textbox(examples[0], label="Prompt", lines=2, max_lines=8, elem_id="demo_prompt")
             negative = gr.Textbox(label="Negative prompt", lines=1, max_lines=4, elem_id="demo_negative")
             with gr.Row():
@@ -42,9 +46,9 @@ def generate_tab(page: gr.Blocks, studio: TextToImage, gallery: Gallery, example
             )
             report = gr.HTML(notice("Press Generate, or Ctrl+Enter in the prompt."), elem_id="demo_report")
             gr.Examples([[each] for each in examples], [prompt], label="Prompts to try", api_visibility="private")
-        with gr.Column(scale=2, min_width=320):
+        with gr.Column(scale=1, min_width=320):
             numbers, last_seed = _numbers()
-            _cards(page, gallery, prompt)
+            gr.HTML(library, apply_default_css=False, elem_id="demo_library")
 
     def make(*wanted: Any, progress: Any = gr.Progress()) -> tuple[Any, str, Any]:  # noqa: B008 - as gradio wants it
         return make_pictures(studio, progress, *wanted)
@@ -98,57 +102,11 @@ def wanted_settings(prompt: str | None, negative: str | None, seed: Any, steps: 
     return Settings(prompt or "", negative or "", chosen, int(steps), float(cfg), int(batch))
 
 
-def _cards(page: gr.Blocks, gallery: Gallery, prompt: gr.Textbox) -> None:
-    """The gallery with its search box. A click on a card changes the prompt."""
-    shown = gr.State([])  # network's id, file of its picture, caption: what the browser shows now
-    with gr.Row(elem_id="demo_search_row"):
-        search = gr.Textbox(label="Networks", placeholder="Words to search for", scale=4, elem_id="demo_search")
-        refresh = gr.Button("Refresh", min_width=90, scale=1, elem_id="demo_refresh")
-    count = gr.HTML(elem_id="demo_count")
-    cards = gr.Gallery(
-        show_label=False,
-        columns=3,
-        height="auto",
-        object_fit="cover",
-        allow_preview=False,
-        interactive=False,
-        buttons=[],
-        elem_id="demo_cards",
-    )
-
-    def look(words: str, written: str, before: list[Any]) -> tuple[Any, Any, Any]:
-        shelf = gallery.shelf(words or "", written or "")
-        now = [(row.id, *card) for row, card in zip(shelf.rows, shelf.cards, strict=True)]
-        same = now == [tuple(each) for each in before]
-        value = gr.skip() if same else gr.update(value=shelf.cards, selected_index=None, visible=bool(now))
-        return value, _count_html(shelf.found, shelf.total), now
-
-    def look_again(words: str, written: str, before: list[Any]) -> tuple[Any, Any, Any]:
-        gallery.networks.catalog().refresh()
-        return look(words, written, before)
-
-    def click(words: str, written: str, before: list[Any], chosen: gr.SelectData) -> tuple[Any, Any, Any, Any]:
-        row = gallery.networks.by_id(before[chosen.index][0]) if chosen.index < len(before) else None
-        try:
-            if row is None:
-                raise ValueError("This network is no longer there.")
-            written = gallery.clicked(written or "", row)
-        except ValueError as error:
-            gr.Warning(text(error, 2000))
-        return written, *look(words, written, [])
-
-    inputs, outputs = [search, prompt, shown], [cards, count, shown]
-    for event in (search.change, prompt.change):
-        event(look, inputs, outputs, trigger_mode="always_last", **QUIET)
-    refresh.click(look_again, inputs, outputs, **QUIET)
-    cards.select(click, inputs, [prompt, *outputs], **QUIET)
-    page.load(look, inputs, outputs, **QUIET)
-
-
-def _count_html(found: int, total: int) -> str:
-    if not total:
-        return notice("There is no network in the folder. Put .safetensors files into it and press Refresh.")
-    if not found:
-        return notice(f"None of the {counted(total, 'network')} has all of these words.")
-    which = counted(found, "network") if found == total else f"{found:,} of {counted(total, 'network')}"
-    return f"<p>{which}. A click adds one to the prompt, another takes it out.</p>"
+def enlarged(picture: Image.Image, least: int = 384) -> Image.Image:
+    """A small picture with each pixel drawn as a square, at least so large; others as they are. Keeps ``info``."""
+    times = least // max(picture.size)
+    if times < 2:
+        return picture
+    larger = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+    larger.info = dict(picture.info)
+    return larger

@@ -6,7 +6,9 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from gradio.themes import Default
@@ -14,17 +16,20 @@ from gradio.themes import Default
 import lycopatch
 
 HOST = "127.0.0.1"
+AddRoutes = Callable[[Any], object]
+"""Called with the app of the page."""
+
 _TRIES = 20
 _SYSTEM_FONTS = ("system-ui", "sans-serif")
 _SYSTEM_MONO = ("ui-monospace", "monospace")
 
 
-def serve(page: gr.Blocks, port: int) -> None:
+def serve(page: gr.Blocks, port: int, add_routes: AddRoutes) -> None:
     """Show the page on 127.0.0.1 until Ctrl+C. Another port is taken, and said, when this one is in use; 0 is any."""
     free = free_port(port)
     if port not in (0, free):
         print(f"Port {port} is in use here, so another one was taken.", flush=True)
-    launch(page, free)
+    launch(page, free, add_routes)
     print(f"The page is at http://{HOST}:{free} (Ctrl+C ends it)", flush=True)
     try:
         with contextlib.suppress(KeyboardInterrupt):
@@ -34,11 +39,14 @@ def serve(page: gr.Blocks, port: int) -> None:
         page.close(verbose=False)
 
 
-def launch(page: gr.Blocks, port: int) -> None:
-    """Start to serve in a thread of its own. Raises OSError when the port is in use."""
+def launch(page: gr.Blocks, port: int, add_routes: AddRoutes) -> None:
+    """Start to serve in a thread of its own, with our own routes in the page's app.
+
+    Raises OSError when the port is in use.
+    """
     _reach_this_machine_directly()
     page.queue(default_concurrency_limit=1, api_open=False)
-    page.launch(
+    app, _, _ = page.launch(
         server_name=HOST,
         server_port=port,
         prevent_thread_lock=True,
@@ -50,9 +58,10 @@ def launch(page: gr.Blocks, port: int) -> None:
         enable_monitoring=False,
         footer_links=["settings"],  # where one chooses between dark and light
         theme=Default(font=_SYSTEM_FONTS, font_mono=_SYSTEM_MONO),  # gradio's own may come from the network
-        css="\n".join([_beside("page.css"), _of_the_extension("style.css")]),
-        head=f"<script>{_beside('page.js')}</script><script>{_of_the_extension('javascript/lycopatch.js')}</script>",
+        css="\n".join([_beside("page.css"), *(_read(file) for file in _of_the_extension(".", "style.css"))]),
+        head="".join(f"<script>{script}</script>" for script in [_beside("page.js"), *_scripts()]),
     )
+    add_routes(app)
 
 
 def free_port(port: int) -> int:
@@ -73,11 +82,19 @@ def _reach_this_machine_directly() -> None:
 
 
 def _beside(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+    return _read(Path(__file__).parent / name)
 
 
-def _of_the_extension(name: str) -> str:
-    """A file of the repository; empty when the package was installed without the extension around it."""
+def _read(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+def _scripts() -> list[str]:
+    """The extension's scripts, in the order in which the WebUI loads them."""
+    return [_read(file) for file in sorted(_of_the_extension("javascript", "*.js"))]
+
+
+def _of_the_extension(folder: str, pattern: str) -> Iterable[Path]:
+    """Files of the repository; none when the package was installed without the extension around it."""
     root = Path(lycopatch.__file__).resolve().parents[2]
-    file = root / name
-    return file.read_text(encoding="utf-8") if (root / "scripts" / "lycopatch.py").is_file() and file.is_file() else ""
+    return (root / folder).glob(pattern) if (root / "scripts" / "lycopatch.py").is_file() else ()

@@ -28,7 +28,10 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What to make. Picture ``i`` of a batch has the seed ``seed + i``, and is the picture of that seed alone."""
+    """What to make. Picture ``i`` of a batch has the seed ``seed + i``.
+
+    Alone, that seed gives the same picture, up to the last of 255 steps of a value: sums of other sizes round otherwise.
+    """
 
     prompt: str
     negative_prompt: str = ""

@@ -187,7 +187,7 @@ def test_the_copy_for_lycoris_is_treated_alike(install: Callable[..., WebUI], mo
 def test_our_cards_take_the_place_of_its_cards(webui: WebUI) -> None:
     assert [type(page).__name__ for page in webui.module("ui_extra_networks").extra_pages] == ["NetworksPage"]
     assert webui.module("ui_extra_networks").extra_pages[0].title == "Lora"
-    assert "ink" in webui.cards()["Lora"]
+    assert "lycopatch-gallery" in webui.cards()["Lora"]
 
 
 def test_a_setting_keeps_both_pages_of_cards(install: Callable[..., WebUI], version: str) -> None:

@@ -49,6 +49,7 @@ def lines_under(folder: Path) -> Iterator[Callable[[str], list[str]]]:
     session = Session(DictModel(sd15(shrink=40)), Catalog([folder]))
     settings = SimpleNamespace(show_messages=True)
     hashes = SimpleNamespace(write=lambda p, report: None)
+    usage = SimpleNamespace(count=lambda p, report: None)
 
     def activate(_p: Any, requests: Any, issues: list[Issue], *_: object) -> Report:
         return session.activate(requests, issues)
@@ -59,7 +60,7 @@ def lines_under(folder: Path) -> Iterator[Callable[[str], list[str]]]:
     modules = {"shared": shared(), "sd_unet": {"current_unet": None}, "errors": {"report": report_bug}}
     with stub_modules(modules):
         room = importlib.import_module("lycopatch.hosts.a1111.tag_handler")
-        handler = room.TagHandler(SimpleNamespace(activate=activate), settings, hashes, list)
+        handler = room.TagHandler(SimpleNamespace(activate=activate), settings, hashes, usage, list)
 
         def lines(prompt: str) -> list[str]:
             p = job(prompt)

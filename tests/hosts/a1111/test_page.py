@@ -14,7 +14,7 @@ import pytest
 
 from a1111_replay import WebUI
 from extra_pages import RELEASES, PageHost, Seen, Shelves, page_host
-from lycopatch.engine import catalog_entry
+from lycopatch.engine import catalog_facts
 
 EVIL = "<img src=x onerror=alert(1)>\"' onmouseover=alert(2) x='</span><script>alert(3)</script>&quot;"
 HASH = "0123456789abcdef" * 4
@@ -61,12 +61,12 @@ def write(path: Path, **metadata: str) -> Path:
     return path
 
 
-def open_page(folders: tuple[Path, ...], shelves: Shelves | None = None) -> Any:
+def open_page(folders: tuple[Path, ...], shelves: Shelves | None = None, **more: Any) -> Any:
     from lycopatch.hosts.a1111.page import new_page
 
     library: Any = shelves or Shelves(*folders)
     settings: Any = SimpleNamespace(prefer_alias=False)
-    return new_page(library, settings, title="Lora")
+    return new_page(library, settings, title="Lora", **more)
 
 
 def fill_with_hostile_files(lora: Path) -> None:
@@ -130,13 +130,13 @@ def test_both_tabs_share_the_page_and_no_header_is_read_twice(
     host: PageHost, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Path] = []
-    original = catalog_entry.open_tensor_file
+    original = catalog_facts.open_tensor_file
 
     def counting(path: Path) -> Any:
         opened.append(path)
         return original(path)
 
-    monkeypatch.setattr(catalog_entry, "open_tensor_file", counting)
+    monkeypatch.setattr(catalog_facts, "open_tensor_file", counting)
     page = open_page(folders)
     assert page.create_html("txt2img").replace("txt2img", "img2img") == page.create_html("img2img")
     page.refresh()
@@ -287,9 +287,13 @@ def test_cards_for_other_models_are_hidden_as_the_built_in_settings_say(
 @pytest.fixture(params=["1.5", "1.6", "1.9", "1.10"])
 def webui(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WebUI]:
     """A WebUI with the whole extension, not started, with hostile files in its folder."""
-    # Without the built-in networks, which report every damaged file.
     with WebUI(
-        request.param, tmp_path, extensions={"LycoPatch": REPOSITORY}, builtin_lora=False, model_loads="never"
+        request.param,
+        tmp_path,
+        extensions={"LycoPatch": REPOSITORY},
+        builtin_lora=False,  # which reports every damaged file
+        model_loads="never",
+        settings={"lycopatch_gallery_on_page": False},
     ) as webui:
         fill_with_hostile_files(webui.data / "models" / "Lora")
         write(webui.data / "models" / "LyCORIS" / "oil.safetensors")
@@ -338,3 +342,60 @@ def test_in_a_webui_the_editor_opens_and_saves_in_every_release(webui: WebUI) ->
     query = {"page": "lora", "tabname": "txt2img", "name": "oil"}
     assert "thick paint" in webui.client().get("/sd_extra_networks/get-single-card", params=query).json()["html"]
     assert [str(error) for error in webui.errors] == []
+
+
+# --- the library in place of the cards
+
+
+def test_the_library_takes_the_place_of_the_cards_and_nothing_is_listed(
+    host: PageHost, folders: tuple[Path, Path]
+) -> None:
+    shelves = Shelves(*folders)
+    page = open_page(folders, shelves, gallery=lambda tabname: f"<p>library of {tabname}</p>")
+    del shelves.catalog
+    assert page.create_html("img2img").endswith("<p>library of img2img</p>")
+    assert page.items == {}
+    assert host.reported == []
+
+
+def test_each_listing_asks_again_whether_the_library_is_wanted(host: PageHost, folders: tuple[Path, Path]) -> None:
+    wanted = ["<p>library</p>", "", "<p>library</p>"]
+    page = open_page(folders, gallery=lambda tabname: wanted.pop(0))
+    assert ["data-name" in page.create_html("txt2img") for _ in range(3)] == [False, True, False]
+    assert page.create_item("ink")["name"] == "ink"
+
+
+@pytest.mark.parametrize("version", ["1.5", "1.6", "1.9", "1.10"])
+def test_in_a_webui_the_library_is_on_both_pages_with_their_own_prompts(
+    install: Callable[..., WebUI], running: Callable[[WebUI], Any], version: str
+) -> None:
+    with install(version, model_loads="never") as webui:
+        webui.start()
+        for tabname in ("txt2img", "img2img"):
+            page = webui.cards(tabname, refresh=True)["Lora"]
+            (facts,) = [json.loads(each) for _, each in libraries(page)]
+            assert facts["targets"] == [
+                {
+                    "title": tabname,
+                    "prompt": f"#{tabname}_prompt textarea",
+                    "negative": f"#{tabname}_neg_prompt textarea",
+                }
+            ]
+            assert (facts["host"], facts["place"]) == ("a1111", "page")
+            assert "data-name" not in page
+            if version in ("1.9", "1.10"):
+                assert f"{tabname}_lora_cards" in page  # the WebUI's script sorts what is in there
+        webui.set_option("lycopatch_gallery_on_page", False)
+        page = webui.cards("txt2img", refresh=True)["Lora"]
+        assert not libraries(page)
+        assert ">ink<" in page
+        assert webui.errors == []
+
+
+def libraries(page: str) -> list[tuple[str, str]]:
+    """Our containers in a page: the tag, and what the script is told."""
+    return [
+        (tag, str(attributes["data-lycopatch"]))
+        for tag, attributes in Seen(page).elements
+        if "data-lycopatch" in attributes
+    ]

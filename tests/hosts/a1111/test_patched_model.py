@@ -302,3 +302,38 @@ def test_where_originals_come_from_is_what_the_setting_says() -> None:
     assert originals_from_file(model, "checkpoint file")
     assert not originals_from_file(model, "memory")
     assert not originals_from_file(model, "automatic")
+
+
+def test_a_dry_run_with_other_settings_leaves_the_networks_as_they_are(host: Host, tmp_path: Path) -> None:
+    host.activate("<lora:lora>")
+    now, held = host.now(), host.patched.bytes_held
+    other = Sources(Catalog([tmp_path / "elsewhere"]), False, "checkpoint file", None)
+    for sources, found in ((host.sources, True), (other, False)):
+        session = host.patched.session(host.model, sources)
+        told = session.dry_run(parse_prompt("<lora:dora>").requests, catalog=sources.catalog)
+        assert told.tags[0].failed is not found
+        assert not differing(host.now(), now)
+    assert host.patched.bytes_held == held
+
+
+def test_where_a_network_acts_is_measured_without_the_active_ones(host: Host, tmp_path: Path) -> None:
+    plain = host.patched.session(host.model, host.sources).influence(tmp_path / "dora.safetensors")
+    host.activate("<lora:lora:2><lora:norm>")
+    now = host.now()
+    found = host.patched.session(host.model, host.sources).influence(tmp_path / "dora.safetensors")
+    assert found.layers
+    assert found.layers == plain.layers
+    assert found.blocks == plain.blocks
+    assert not differing(host.now(), now)
+
+
+def test_another_checkpoint_ends_a_measurement(host: Host, tmp_path: Path) -> None:
+    other = {name: tensor + 1 for name, tensor in host.now().items()}
+
+    def load(done: int, _total: int) -> None:
+        if done == 2:
+            host.model.load_state_dict(other, strict=False)
+
+    with pytest.raises(UnknownModel, match="ask again"):
+        host.patched.session(host.model, host.sources).influence(tmp_path / "dora.safetensors", load)
+    assert host.patched.session(host.model, host.sources).influence(tmp_path / "dora.safetensors").against_model

@@ -16,6 +16,7 @@ DEFAULTS = {
     "enabled": True,
     "extra_folders": (),
     "keep_builtin_page": False,
+    "gallery_on_page": True,
     "add_hashes": True,
     "prefer_alias": False,
     "allow_pickle": False,

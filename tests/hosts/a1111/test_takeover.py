@@ -243,7 +243,7 @@ def test_a_room_that_fails_is_reported_and_takes_nothing_else_down(install: Call
         assert error.message == "LycoPatch: the LycoPatch tab failed; everything else goes on"
         assert not torch.equal(webui.txt2img(PLAIN).images[0], webui.txt2img(LORA).images[0])
         assert webui.client().get("/lycopatch/v1/networks").status_code == 200
-        assert "ink" in webui.cards()["Lora"]
+        assert "lycopatch-gallery" in webui.cards()["Lora"]
 
 
 def test_a_start_that_fails_half_way_leaves_no_callback(

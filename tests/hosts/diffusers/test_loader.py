@@ -196,3 +196,33 @@ def test_two_loaders_of_equal_pipelines_do_not_share_anything(words: Path, netwo
     NetworkLoader(one, folders=[networks]).activate("<lora:ink:1>")
     assert not same_weights(one, before)
     assert same_weights(other, before)
+
+
+def test_a_dry_run_says_what_would_happen_and_leaves_the_pipeline_alone(sd1: Any, networks: Path) -> None:
+    before = weights(sd1)
+    with NetworkLoader(sd1, folders=[networks]) as loader:
+        told = loader.dry_run("<lora:ink:1> <lora:inc>")
+        assert same_weights(sd1, before)
+        done = loader.activate("<lora:ink:1> <lora:inc>")
+        assert told.tags == done.tags
+        assert told.estimate is not None
+        assert (told.estimate.tensors, told.estimate.bytes_originals) == (2, loader.session.bytes_held)
+        after = weights(sd1)
+        nothing = loader.dry_run("<lora:ink:1>").estimate
+        assert nothing is not None
+        assert (nothing.tensors, nothing.restored) == (0, 0)
+        assert same_weights(sd1, after)
+
+
+def test_questions_are_answered_for_the_pipeline_as_it_is_now(sd1: Any, networks: Path) -> None:
+    with NetworkLoader(sd1, folders=[networks]) as loader:
+        loader.activate("<lora:ink:1>")
+        first = loader.current_session().influence(networks / "ink.safetensors")
+        assert set(first.parts) == {"unet", "te1"}
+        old = loader.session
+        sd1.unet = unet()
+        assert loader.current_session() is not old
+        second = loader.current_session().influence(networks / "ink.safetensors")
+        assert second.layers == first.layers  # the network is the same
+        assert second.parts["unet"].weight != first.parts["unet"].weight  # the model is not
+        assert second.parts["te1"] == first.parts["te1"]

@@ -21,6 +21,7 @@ from lycopatch.engine.errors import AdapterError
 from lycopatch.engine.patching import Progress
 from lycopatch.engine.report import Issue, Report
 from lycopatch.engine.request import AdapterRequest
+from lycopatch.engine.session import Session
 from lycopatch.hosts.a1111 import host_api
 from lycopatch.hosts.a1111.conditioning import ConditioningGuard, Tags
 from lycopatch.hosts.a1111.embeddings import BundledEmbeddings
@@ -123,6 +124,19 @@ class ActiveNetworks:
         except Exception:
             self._on_trouble()
 
+    def session(self) -> Session | None:
+        """What answers questions about the current model; None when there is none, or none that can be patched.
+
+        Nothing in the model changes. Waits while networks are being put into it.
+        """
+        with self._lock:
+            model = host_api.current_model()
+            try:
+                return None if model is None else self._patched(model).session(model, self._sources(model))
+            except AdapterError as error:
+                logger.info("%s", error)
+                return None
+
     def watch(self, model: nn.Module) -> None:
         """Know a model from the start, so that its text encoders are followed."""
         with self._lock:
@@ -177,13 +191,15 @@ class ActiveNetworks:
         issues: Sequence[Issue] = (),
         progress: Progress | None = None,
     ) -> Report:
-        sources = Sources(
+        return self._patched(model).activate(model, self._sources(model), requests, issues, progress)
+
+    def _sources(self, model: nn.Module) -> Sources:
+        return Sources(
             self._library.catalog,
             self._settings.allow_pickle,
             self._settings.originals,
             host_api.checkpoint_file(model),
         )
-        return self._patched(model).activate(model, sources, requests, issues, progress)
 
     def _patched(self, model: nn.Module) -> PatchedModel:
         patched = self._models.get(model)

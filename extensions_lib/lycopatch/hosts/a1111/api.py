@@ -7,7 +7,6 @@ error of the server for a damaged file, and none of our own says where on the di
 from __future__ import annotations
 
 import json
-import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +27,9 @@ from lycopatch.hosts.a1111.api_models import (
     TagResult,
     Trouble,
 )
+from lycopatch.ui.answers import as_json, without_place
 from lycopatch.ui.networks import MOST_ROWS, ORDERS, NetworkRow, Networks
 from lycopatch.ui.report_view import Activation
-
-_DEEPEST = 20
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Api:
             total=found.found,
             offset=offset,
             networks=[Network(**_network(row)) for row in found.rows],
-            problems=[_without_place(issue) for issue in self.networks.catalog().problems[:MOST_ROWS]],
+            problems=[without_place(issue) for issue in self.networks.catalog().problems[:MOST_ROWS]],
         )
 
     def network(
@@ -176,12 +174,6 @@ def _below_its_folder(row: NetworkRow) -> str:
     return row.file.relative + row.file.path.suffix
 
 
-def _without_place(issue: Issue) -> str:
-    """The sentence, with the bare name of a folder where it has its whole path."""
-    place = issue.file or ""
-    return printable(issue.message.replace(place, Path(place).name) if Path(place).is_absolute() else issue.message)
-
-
 def _tag(tag: TagReport) -> TagResult:
     return TagResult(
         tag=printable(tag.tag),
@@ -221,16 +213,3 @@ def _as_the_webui_reads(metadata: Mapping[str, str]) -> dict[str, Any]:
                 parsed = value
         read[printable(key)] = as_json(parsed)
     return read
-
-
-def as_json(value: Any, depth: int = 0) -> Any:
-    """The value without what JSON can not say: NaN and infinity are null, halves of characters are question marks."""
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, (dict, list)) and depth == _DEEPEST:
-        return "…"
-    if isinstance(value, dict):
-        return {printable(str(key)): as_json(each, depth + 1) for key, each in value.items()}
-    return [as_json(each, depth + 1) for each in value] if isinstance(value, list) else value

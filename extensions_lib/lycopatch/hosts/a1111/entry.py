@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lycopatch.engine.report import Issue
 from lycopatch.hosts.a1111 import host_api
@@ -20,10 +21,15 @@ from lycopatch.hosts.a1111.library import Library
 from lycopatch.hosts.a1111.settings import Settings
 from lycopatch.hosts.a1111.tag_handler import TagHandler
 from lycopatch.hosts.a1111.takeover import Takeover
+from lycopatch.hosts.a1111.usage import Usage
+
+if TYPE_CHECKING:
+    from lycopatch.hosts.a1111.gallery import Gallery
 
 logger = logging.getLogger(__name__)
 
 TITLE = "LycoPatch"
+_NO_LIBRARY = "The library can not be shown here; the reason is in the WebUI's console. Everything else works."
 
 
 def register(root: Path) -> Extension:
@@ -42,11 +48,16 @@ class Extension:
         self.library = Library(self.settings)
         self.active = ActiveNetworks(self.library, self.settings, _report_model_switch)
         self.hashes = LoraHashes(self.library, self.settings)
-        self.handler = TagHandler(self.active, self.settings, self.hashes, self.check)
+        self.handler = TagHandler(self.active, self.settings, self.hashes, Usage(self.library), self.check)
         self.builtin = BuiltinLora()
         self.takeover = Takeover(self.handler, self.builtin, self.active.restore)
         self._useless_here = _why_useless_here()
         self._when_done: list[Callable[[], object]] = []
+
+    @cached_property
+    def gallery(self) -> Gallery | None:
+        """The library for the pages; None where it can not be, which was reported then."""
+        return _attempt("the library", self._new_gallery)
 
     @property
     def standing_aside(self) -> str | None:
@@ -99,6 +110,9 @@ class Extension:
             self._begin()
             self.takeover.settle()
         _attempt("the HTTP routes", lambda: self._add_routes(app))
+        if self.gallery is not None:
+            _attempt("the routes of the library", partial(self.gallery.add_routes, app))
+        self.library.reading.start()
 
     def model_loaded(self, model: Any) -> None:
         """A model was loaded, or got another VAE. Other threads, too."""
@@ -116,7 +130,7 @@ class Extension:
 
     def shutdown(self) -> None:
         """Leave the WebUI as we found it; whatever fails, the rest is done."""
-        for undo in [self.takeover.release, *self._when_done]:
+        for undo in [self.takeover.release, *self._when_done, self.library.close]:
             _attempt("the way out", undo)
         self._when_done.clear()
         self.settings.on_change("enabled", None)
@@ -141,10 +155,16 @@ class Extension:
         from lycopatch.hosts.a1111.page import new_page
 
         both = self.settings.keep_builtin_page and self.builtin.has_page()
-        page = new_page(self.library, self.settings, title=TITLE if both else "Lora")
+        title = TITLE if both else "Lora"
+        page = new_page(self.library, self.settings, title=title, gallery=self.gallery and self.gallery.on_page)
         if not both:
             self.builtin.remove_pages()
         host_api.pages().register_page(page)
+
+    def _new_gallery(self) -> Gallery:
+        from lycopatch.hosts.a1111.gallery import Gallery
+
+        return Gallery(self.library, self.settings, self.active)
 
     def _add_axes(self) -> None:
         from lycopatch.hosts.a1111.xyz_plot import register_axes
@@ -153,6 +173,7 @@ class Extension:
 
     def _make_tab(self) -> list[tuple[Any, str, str]]:
         from lycopatch.hosts.a1111.tab import tab_maker
+        from lycopatch.ui.markup import notice
         from lycopatch.ui.networks import Networks
         from lycopatch.ui.pages import Pages
 
@@ -162,7 +183,8 @@ class Extension:
             lambda: self.settings.allow_pickle,
             lambda: self.standing_aside,
         )
-        return tab_maker(pages)()
+        library = self.gallery.in_tab() if self.gallery else notice(_NO_LIBRARY, "trouble")
+        return tab_maker(pages, pages.aside() + library)()
 
     def _add_routes(self, app: Any) -> None:
         from lycopatch.hosts.a1111.api import Api, add_routes

@@ -45,6 +45,14 @@ def data_folder() -> Path:
     return Path(getattr(paths, "data_path", None) or paths.script_path).absolute()
 
 
+def cache_folder() -> Path:
+    """Where the WebUI keeps what can be computed again (``cache``; ``SD_WEBUI_CACHE_DIR`` from 1.10)."""
+    from modules import cache
+
+    chosen = getattr(cache, "cache_dir", None)
+    return Path(chosen).absolute() if chosen else data_folder() / "cache"
+
+
 def add_settings(section: tuple[str, str], settings: Mapping[str, Any]) -> None:
     """Make settings known, with their defaults; safe to call again.
 

@@ -1,4 +1,4 @@
-"""The folders where the user's networks are, and the catalog of what is in them."""
+"""The folders where the user's networks are, and the catalog of what is in them, kept in the WebUI's cache folder."""
 
 from __future__ import annotations
 
@@ -9,18 +9,28 @@ from contextlib import suppress
 from pathlib import Path
 
 from lycopatch.engine.catalog import Catalog
+from lycopatch.engine.catalog_query import by_path
+from lycopatch.engine.catalog_store import CatalogStore
+from lycopatch.engine.catalog_user import UserShelf
 from lycopatch.hosts.a1111 import host_api
 from lycopatch.hosts.a1111.settings import Settings
+from lycopatch.ui.beside import read_words
+from lycopatch.ui.gallery.reading import BackgroundReading
 
 
 class Library:
-    """The networks of this WebUI. Thread-safe."""
+    """The networks of this WebUI. Thread-safe. Nothing is opened before somebody asks.
+
+    ``reading``: reads what is new in the folders, in a thread of its own.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
+        self._store: CatalogStore | None = None
         self._catalog: Catalog | None = None
         self._made_of: tuple[list[Path], bool] | None = None
+        self.reading = BackgroundReading(lambda: self.catalog)
 
     def folders(self) -> list[Path]:
         """Absolute folders, the built-in's first; each once, whatever it is called.
@@ -45,13 +55,45 @@ class Library:
         made_of = self.folders(), self._settings.allow_pickle
         with self._lock:
             if self._catalog is None or self._made_of != made_of:
+                if self._catalog is not None:
+                    self._catalog.close()
                 folders, allow_pickle = self._made_of = made_of
-                self._catalog = Catalog(folders, allow_pickle=allow_pickle)
+                store = self._open_store()
+                self._catalog = Catalog(folders, allow_pickle=allow_pickle, store=store, read_words=read_words)
             return self._catalog
+
+    @property
+    def shelf(self) -> UserShelf:
+        """Favourites, and what was used when."""
+        with self._lock:
+            return UserShelf(self._open_store())
+
+    @property
+    def folder(self) -> Path:
+        """Where the index is kept, with small copies of previews: below the WebUI's cache."""
+        return host_api.cache_folder() / "lycopatch"
 
     def refresh(self) -> None:
         """Look again what is in the folders."""
         self.catalog.refresh()
+
+    def count_use(self, paths: Iterable[Path], when: float) -> None:
+        """Count one use of each of these files. Raises sqlite3.Error when the disk fails."""
+        connection = self.catalog.store.connection()
+        rows = [by_path(connection, str(path), None) for path in paths]
+        self.shelf.record_used([row.identity for row in rows if row], when)
+
+    def close(self) -> None:
+        """Stop what runs in the background and let go of the files, for good."""
+        self.reading.close()
+        with self._lock:
+            for opened in filter(None, (self._catalog, self._store)):
+                opened.close()
+
+    def _open_store(self) -> CatalogStore:
+        if self._store is None:
+            self._store = CatalogStore(self.folder / "index.sqlite3", self.folder / "user.sqlite3")
+        return self._store
 
 
 def _given(*options: str) -> Iterator[Path]:

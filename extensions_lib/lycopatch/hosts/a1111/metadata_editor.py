@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from lycopatch.engine.catalog import AdapterFile
@@ -99,7 +100,8 @@ def new_editor(ui: Any, tabname: str, page: Any) -> Any:
             file = self.page.shelf.file(name)
             if file is None:
                 raise gr.Error(_GONE)
-            wanted = Sidecar(
+            wanted = replace(
+                read_sidecar(file.path),
                 description=description or "",
                 notes=notes or "",
                 activation_text=activation_text or "",

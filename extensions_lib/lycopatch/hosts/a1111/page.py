@@ -1,4 +1,8 @@
-"""The extra-networks page: one page over all network folders. Only data; the WebUI renders it."""
+"""The extra-networks page over all network folders: the library's own gallery, or cards that the WebUI renders.
+
+With the gallery, the WebUI is asked for a page without cards, which stays hidden: its script looks for the search
+field and the list in there, empties the list when it sorts, and ignores all tabs when one has no search field.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +29,33 @@ _MODEL_FLAGS = {"SDXL": "is_sdxl", "SD3": "is_sd3", "SD2": "is_sd2", "SD1": "is_
 """Version → what the WebUI notes at a model of it."""
 
 
-def new_page(library: Library, settings: Settings, *, title: str) -> Any:
-    """The page, as a subclass of the WebUI's class of this moment ("Reload UI" makes a new one)."""
+def new_page(library: Library, settings: Settings, *, title: str, gallery: Callable[[str], str] | None = None) -> Any:
+    """The page, as a subclass of the WebUI's class of this moment ("Reload UI" makes a new one).
+
+    ``gallery``: the HTML of the library for "txt2img" or "img2img", if there is one; empty for the WebUI's cards.
+    """
     base = host_api.pages().ExtraNetworksPage
 
     class NetworksPage(base):
         def __init__(self) -> None:
             super().__init__(title)
             self.shelf = Shelf(library, settings, self)
+            self.has_gallery = False
+
+        def create_html(self, tabname: str, **more: Any) -> str:
+            """Without cards there is nothing to list."""
+            container = gallery(tabname) if gallery else ""
+            self.has_gallery = bool(container)
+            if not container:
+                return super().create_html(tabname, **more)
+            hidden = super().create_html(tabname, **more) if hasattr(self, "lister") else ""  # from 1.8
+            return f'<div style="display: none">{hidden}</div>{container}'
+
+        def create_tree_view_html(self, tabname: str) -> str:
+            return "" if self.has_gallery else super().create_tree_view_html(tabname)
+
+        def create_dirs_view_html(self, tabname: str) -> str:
+            return "" if self.has_gallery else super().create_dirs_view_html(tabname)
 
         def refresh(self) -> None:
             self.shelf.refresh()
@@ -41,7 +64,7 @@ def new_page(library: Library, settings: Settings, *, title: str) -> Any:
             return self.shelf.card(name, index, enable_filter=enable_filter)
 
         def list_items(self) -> Iterable[dict[str, Any]]:
-            return self.shelf.cards()
+            return [] if self.has_gallery else self.shelf.cards()
 
         def read_user_metadata(self, item: dict[str, Any], use_cache: bool = True) -> None:
             """Our cards hold the user's words already, read with more care."""

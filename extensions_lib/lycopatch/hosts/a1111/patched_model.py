@@ -94,13 +94,17 @@ class PatchedModel:
         self.requests = requests
         return report
 
+    def session(self, model: nn.Module, sources: Sources) -> Session:
+        """The session that holds the networks, or that the first ones will be put in with. Raises UnknownModel."""
+        return self._session or self._session_for(model, sources)
+
     def restore(self) -> None:
         """Give every weight its original back, bit for bit, and start anew with the next activation."""
         self.requests = None
         session, self._session = self._session, None
         try:
             if session is not None:
-                session.deactivate()
+                session.close()
         finally:
             if self._files is not None:
                 self._files.close()

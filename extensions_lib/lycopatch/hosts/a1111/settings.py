@@ -37,6 +37,10 @@ class Settings:
         return self._is_on("keep_builtin_page", False)
 
     @property
+    def gallery_on_page(self) -> bool:
+        return self._is_on("gallery_on_page", True)
+
+    @property
     def add_hashes(self) -> bool:
         """Also the built-in Lora's own setting for this counts, while there is one."""
         theirs = "lora_add_hashes_to_infotext"
@@ -50,6 +54,12 @@ class Settings:
     @property
     def allow_pickle(self) -> bool:
         return self._is_on("allow_pickle", False)
+
+    @property
+    def usual_weight(self) -> float:
+        """Of a network for which nobody prefers another: the WebUI's own setting."""
+        weight = host_api.option("extra_networks_default_multiplier", 1.0)
+        return float(weight) if isinstance(weight, int | float) else 1.0
 
     @property
     def originals(self) -> str:
@@ -105,6 +115,14 @@ def _described() -> Iterator[tuple[str, Any]]:
             False,
             "Also show the built-in page of Lora cards",
             "ours takes its place otherwise; after Reload UI",
+        ),
+    )
+    yield (
+        "gallery_on_page",
+        setting(
+            True,
+            "Show the library with its search and filters in place of the cards",
+            "off: cards as the WebUI draws them; after a refresh of the page",
         ),
     )
     yield (

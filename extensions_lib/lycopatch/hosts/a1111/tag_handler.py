@@ -16,6 +16,7 @@ from lycopatch.hosts.a1111.active import ActiveNetworks
 from lycopatch.hosts.a1111.infotext import LoraHashes
 from lycopatch.hosts.a1111.settings import Settings
 from lycopatch.hosts.a1111.takeover import STANDING_ASIDE
+from lycopatch.hosts.a1111.usage import Usage
 
 
 class TagHandler:
@@ -24,11 +25,17 @@ class TagHandler:
     name = "lora"
 
     def __init__(
-        self, active: ActiveNetworks, settings: Settings, hashes: LoraHashes, check: Callable[[], list[Issue]]
+        self,
+        active: ActiveNetworks,
+        settings: Settings,
+        hashes: LoraHashes,
+        usage: Usage,
+        check: Callable[[], list[Issue]],
     ) -> None:
         self._active = active
         self._settings = settings
         self._hashes = hashes
+        self._usage = usage
         self._check = check
 
     def activate(self, p: Any, params_list: Sequence[Any], *_: object, **__: object) -> None:
@@ -39,6 +46,7 @@ class TagHandler:
                 return
             report = self._activate(p, _find_tags(p, params_list))
             self._hashes.write(p, report)
+            self._usage.count(p, report)
             if self._settings.show_messages:
                 for line in messages.lines(report, unet_replacement=host_api.unet_replacement()):
                     host_api.comment(p, line)

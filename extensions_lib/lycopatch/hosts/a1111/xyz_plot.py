@@ -132,8 +132,7 @@ def _axes(new: Callable[..., Any], library: Library, settings: Settings) -> list
         )
 
     def put_network(p: Any, name: str, names: Sequence[str]) -> None:
-        weight = host_api.option("extra_networks_default_multiplier", 1.0)
-        _apply(p, network=name, networks=tuple(names), new_weight=float(weight))
+        _apply(p, network=name, networks=tuple(names), new_weight=settings.usual_weight)
 
     network = new(
         _PREFIX + "Network",

@@ -10,6 +10,8 @@ from types import TracebackType
 from torch import nn
 
 from lycopatch.engine.catalog import Catalog
+from lycopatch.engine.catalog_facts import ReadWords
+from lycopatch.engine.dry_run import DryRun
 from lycopatch.engine.patching import Progress
 from lycopatch.engine.report import Issue, Report
 from lycopatch.engine.request import ParsedPrompt, parse_prompt
@@ -31,7 +33,7 @@ class NetworkLoader:
     (each may be missing), or a lone U-Net or transformer. Components may be replaced, moved, offloaded or compiled.
     ``folders``: where networks lie. ``checkpoint``: where the pipeline was loaded from, if that is on disk (its folder,
     a single file, or component → file); originals then come from there instead of copies in RAM, tensor by tensor,
-    wherever the files hold the very same bits.
+    wherever the files hold the very same bits. ``read_words``: what people wrote beside a network, for searches.
 
     Textual inversions inside a network's file are known to the pipeline while the network is active; load others of
     your own before or after that. Raises UnknownModel when nothing can be patched, or when networks were loaded by
@@ -46,12 +48,13 @@ class NetworkLoader:
         checkpoint: Source | None = None,
         allow_pickle: bool = False,
         workers: int | None = None,
+        read_words: ReadWords | None = None,
     ) -> None:
         self._pipe = pipe
         self._lock = threading.RLock()
         self._allow_pickle = allow_pickle
         self._workers = workers
-        self.catalog = Catalog([Path(folder) for folder in folders], allow_pickle=allow_pickle)
+        self.catalog = Catalog([Path(folder) for folder in folders], allow_pickle=allow_pickle, read_words=read_words)
         self._components = find_components(pipe)
         check_untouched(self._components)
         self._files = CheckpointFiles(checkpoint, self._components) if checkpoint is not None else None
@@ -77,11 +80,26 @@ class NetworkLoader:
             report.issues.extend(self._quantised_parts(report))
             return report
 
+    def dry_run(self, prompt: str, progress: Progress | None = None) -> DryRun:
+        """What ``activate`` would do, how the networks get along, and what it would cost.
+
+        Changes nothing, and an activation does not wait for it. What ``progress`` raises while networks are compared
+        ends it. Raises UnknownModel when the pipeline can not be patched as it is now.
+        """
+        parsed = parse_prompt(prompt)
+        return self.current_session().dry_run(parsed.requests, parsed.issues, progress)
+
     def deactivate(self) -> int:
         """Give every patched tensor its original back, bit for bit; returns how many there were."""
         with self._lock:
             self._embeddings.remove()
             return self.session.deactivate()
+
+    def current_session(self) -> Session:
+        """The session of the pipeline as it is now, to ask what networks are to it. Raises as ``activate`` does."""
+        with self._lock:
+            self._follow_the_pipeline()
+            return self.session
 
     def forget(self) -> None:
         """After other weights were loaded into the same model: nothing of ours is in it any more, nothing to undo."""
@@ -93,7 +111,8 @@ class NetworkLoader:
         """Deactivate and let go of the checkpoint files."""
         with self._lock:
             try:
-                self.deactivate()
+                self._embeddings.remove()
+                self.session.close()
             finally:
                 self._close_files()
 
@@ -131,7 +150,8 @@ class NetworkLoader:
         found = find_components(self._pipe)
         if _same_modules(found, self._components):
             return
-        self.deactivate()
+        self._embeddings.remove()
+        self.session.close()
         check_untouched(found)
         self._components = found
         self.session = self._new_session()

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from lycopatch.engine.catalog import Catalog
+from lycopatch.engine.dry_run import DryRun
 from lycopatch.engine.originals import Checkpoint
 from lycopatch.engine.patching import Progress
 from lycopatch.engine.ports import LiveModel
@@ -52,6 +53,11 @@ class NetworkLoader:
         parsed = parse_prompt(prompt)
         return self.session.activate(parsed.requests, parsed.issues, progress)
 
+    def dry_run(self, prompt: str, progress: Progress | None = None) -> DryRun:
+        """What ``activate`` would do, how the networks get along, and what it would cost. Changes nothing."""
+        parsed = parse_prompt(prompt)
+        return self.session.dry_run(parsed.requests, parsed.issues, progress)
+
     def deactivate(self) -> int:
         """Give every patched tensor its original back, bit for bit; returns how many there were."""
         return self.session.deactivate()
@@ -63,7 +69,7 @@ class NetworkLoader:
     def close(self) -> None:
         """Deactivate and let go of the checkpoint file."""
         with self._files:
-            self.deactivate()
+            self.session.close()
 
     def __enter__(self) -> NetworkLoader:
         return self
