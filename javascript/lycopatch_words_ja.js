@@ -244,7 +244,7 @@
             // files that can not be read
             "{file} can not be read: {reason}": "{file} を読めません：{reason}",
             "it is empty. Download it again.": "空のファイルです。ダウンロードし直してください。",
-            "it is still being downloaded or written, and is looked at again later.": "まだダウンロード中か書き込み中です。後でもう一度読みます。",
+            "it is still being downloaded, and is looked at again later.": "まだダウンロード中です。後でもう一度読みます。",
             "it is a folder.": "フォルダーです。",
             "it is not a file but a device or a pipe.": "ファイルではなく、デバイスかパイプです。",
             "it was written again since it was opened. Try again.": "開いた後に書き換えられました。もう一度お試しください。",

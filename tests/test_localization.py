@@ -38,7 +38,7 @@ def shown_texts() -> Iterator[str]:
             found += [call.args[BY_POSITION[name]]] if name in BY_POSITION and call.args else []
             yield from (each.value for each in found if isinstance(each, ast.Constant) and isinstance(each.value, str))
             if name == "setting" and path.name == "settings.py":
-                label, info = (each.value for each in call.args[1:3] if isinstance(each, ast.Constant))
+                label, info = (str(each.value) for each in call.args[1:3] if isinstance(each, ast.Constant))
                 yield label
                 yield f"({info})"
 

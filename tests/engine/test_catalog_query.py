@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import unicodedata
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lycopatch.engine import catalog_query, catalog_tags
 from lycopatch.engine.catalog_index import fold
-from lycopatch.engine.catalog_query import ORDERS, Choice, Filters, Found, Query, by_identity, by_path, query
+from lycopatch.engine.catalog_query import (
+    ORDERS,
+    Choice,
+    Filters,
+    Found,
+    Memory,
+    Query,
+    Row,
+    by_identity,
+    by_path,
+    query,
+)
 from lycopatch.engine.catalog_store import CatalogStore
 from lycopatch.engine.catalog_user import UserShelf
 
@@ -39,6 +54,7 @@ class Tables:
 
     def __init__(self, store: CatalogStore) -> None:
         self.store = store
+        self.memory = Memory()
         self.ids: list[int] = []
 
     def add(self, stem: str, tags: tuple[str, ...] = (), text: str = "", **columns: Any) -> None:
@@ -56,7 +72,7 @@ class Tables:
         self.store.show(self.ids)
 
     def ask(self, words: str = "", loaded: str | None = None, *, facets: bool = False, **wanted: Any) -> Found:
-        return query(self.store.connection(), Query(words, **wanted), loaded, facets=facets)
+        return query(self.store.connection(), Query(words, **wanted), loaded, facets=facets, memory=self.memory)
 
     def stems(self, words: str = "", loaded: str | None = None, **wanted: Any) -> list[str]:
         return [row.stem for row in self.ask(words, loaded, **wanted).rows]
@@ -114,12 +130,44 @@ def test_what_is_an_operator_elsewhere_is_a_text_here(text: str, tables: Tables)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.text(max_size=30))
+@given(st.text(st.characters(), max_size=30))
 def test_any_text_can_be_searched_for(words: str) -> None:
     tables = Tables(CatalogStore(None))
-    tables.add("found" + words.replace("\0", ""), text=unicodedata.normalize("NFC", words.replace("\0", "")))
+    known = words.replace("\0", "").encode(errors="replace").decode()
+    tables.add("found", text=unicodedata.normalize("NFC", known))
+    some = Choice(frozenset({words}), frozenset({words + "x"}))
     tables.ask(words, facets=True)
+    tables.ask(facets=True, filters=Filters(some, some, some, some, some, some, some))
     tables.store.close()
+
+
+@pytest.mark.parametrize("word", ["\ud800", "ink\ud800", "ink\0", "\0"])
+def test_what_no_text_can_hold_is_nowhere(word: str, tables: Tables) -> None:
+    tables.add("ink")
+    assert tables.stems(word) == tables.stems(filters=Filters(tag=Choice(frozenset({word})))) == []
+    assert tables.stems(f"-{word}") == ["ink"]
+
+
+def test_typing_letter_by_letter_finds_what_asking_at_once_finds(tables: Tables) -> None:
+    chance = random.Random(0)
+    texts = ["".join(chance.choices("ab_%c ", k=30)) for _ in range(40)]
+    for number, text in enumerate(texts):
+        tables.add(f"{number:02}", text=text)
+    for _ in range(40):
+        words = "".join(chance.choices("ab_%c", k=4)) + " " + "".join(chance.choices("-abc", k=3))
+        for end in range(len(words)):
+            typed = words[: end + 1]
+            parts = typed.split()
+            expected = [
+                f"{number:02}"
+                for number, text in enumerate(texts)
+                if all(_holds(part, f"{number:02}\n{text}") for part in parts)
+            ]
+            assert tables.stems(typed) == expected, typed
+
+
+def _holds(part: str, text: str) -> bool:
+    return part[1:] not in text if part.startswith("-") and len(part) > 1 else part in text
 
 
 # --- filters
@@ -265,6 +313,138 @@ def test_counts_say_what_could_still_be_chosen(tables: Tables) -> None:
         "tag": [["tree", 2], ["ink", 1]],
     }
     assert tables.ask().facets is None
+
+
+_CHOICES: dict[str, Callable[[Row], set[str]]] = {
+    "kind": lambda row: {row.kind or ""},
+    "family": lambda row: {row.family or ""},
+    "folder": lambda row: {row.folder, row.folder.partition("/")[0]},
+    "fit": lambda row: {row.fit},
+    "problem": lambda row: {row.problem or ""},
+}
+
+
+def test_filters_and_counts_are_those_of_going_through_all_networks(tables: Tables) -> None:
+    chance = random.Random(5)
+    for number in range(30):
+        family = chance.choice([None, "sd1", "sdxl"])
+        tables.add(
+            f"{number:02}",
+            tuple(chance.sample(["ink", "wash", "tree", "cat"], chance.randint(0, 3))),
+            kind=chance.choice([None, "lora", "loha"]),
+            family=family,
+            families=family and f"|{family}|",
+            folder=chance.choice(["A", "A/b", "A/c", "D"]),
+            problem=chance.choice([None, None, None, "empty"]),
+            rank=chance.choice([None, 4, 8, 16]),
+        )
+    every = tables.ask(loaded="sd1", limit=99).rows
+    values = {name: sorted({value for row in every for value in of(row)}) for name, of in _CHOICES.items()}
+    for _ in range(60):
+        names = chance.sample(sorted(_CHOICES), 2)
+        chosen = {name: _some(chance, values[name]) for name in names}
+        ranks = chance.choice([{}, {"rank_min": 5, "rank_max": 99}, {"rank_min": 4, "rank_max": 8}])
+        tag = Choice(frozenset(chance.sample(["ink", "wash"], chance.randint(0, 2))))
+        found = tables.ask(loaded="sd1", facets=True, filters=Filters(**chosen, **ranks, tag=tag))
+
+        rules: dict[str, Callable[[Row], bool]] = {
+            name: lambda row, name=name, choice=choice: _is_chosen(_CHOICES[name](row), choice)
+            for name, choice in chosen.items()
+        }
+        rules["tag"] = lambda row, wanted=tag.include: wanted <= {tag for tag, _ in row.tags}
+        if ranks:
+            rules["rank"] = lambda row, least=ranks["rank_min"], most=ranks["rank_max"]: (
+                least <= (row.rank or 0) <= most
+            )
+        left = {
+            without: [row for row in every if all(rule(row) for name, rule in rules.items() if name != without)]
+            for without in ("", "rank", *_CHOICES)
+        }
+        assert found.rows == left[""]
+        assert found.facets is not None
+        for name in _CHOICES:
+            assert dict(found.facets[name]) == Counter(each for row in left[name] if (each := getattr(row, name)))
+        known = [row.rank for row in left["rank"] if row.rank]
+        assert found.facets["rank"] == ([min(known), max(known)] if known else [])
+        assert dict(found.facets["tag"]) == Counter(tag for row in left[""] for tag, _ in row.tags)
+
+
+def _some(chance: random.Random, values: list[str]) -> Choice:
+    include, exclude = (frozenset(chance.sample(values, chance.randint(0, 2))) for _ in range(2))
+    return Choice(include, exclude)
+
+
+def _is_chosen(values: set[str], choice: Choice) -> bool:
+    return (not choice.include or bool(values & choice.include)) and not values & choice.exclude
+
+
+@pytest.mark.parametrize("frequent", [0, 5, 220, 1000])
+def test_only_the_most_frequent_tags_are_counted(
+    frequent: int, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog_tags, "_FREQUENT", frequent)
+    for number in range(6):
+        tags = tuple(f"tag {n:03}" for n in range(number, 300, number + 1))
+        tables.add(str(number), tags, kind="abcdef"[number])
+    chosen = ((Choice(), range(6)), (Choice(exclude=frozenset("a")), range(1, 6)), (Choice(frozenset("f")), [5]))
+    for kind, numbers in chosen:
+        facets = tables.ask(facets=True, filters=Filters(kind)).facets
+        assert facets is not None
+        counts = Counter(f"tag {n:03}" for number in numbers for n in range(number, 300, number + 1))
+        expected = sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:200]
+        assert [(tag, count) for tag, count in facets["tag"]] == expected
+
+
+def test_numbers_in_names_are_numbers_and_case_does_not_count(tables: Tables) -> None:
+    for stem in ("ink10", "Ink9", "ink 2", "ÉTÉ", "été1", "ink010b", "zebra"):
+        tables.add(stem)
+    assert tables.stems() == ["ink 2", "Ink9", "ink10", "ink010b", "zebra", "ÉTÉ", "été1"]
+    tables.add("a", label="LoRA r16")
+    assert tables.stems(order="algorithm")[-1] == "a"
+
+
+def test_an_empty_library_has_nothing_to_choose_from(tables: Tables) -> None:
+    found = tables.ask("ink -wash", facets=True, filters=Filters(used=False, rank_min=3))
+    assert (found.rows, found.found, found.total) == ([], 0, 0)
+    assert found.facets is not None
+    assert not any(found.facets.values())
+
+
+def test_a_window_may_be_large(tables: Tables) -> None:
+    for number in range(1100):
+        tables.add(str(number))
+    assert tables.stems(limit=2000) == [str(number) for number in range(1100)]
+
+
+# --- what is kept in memory
+
+
+def test_nothing_is_read_again_while_nothing_changes(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables.add("ink")
+    assert tables.stems("ink") == ["ink"]
+    monkeypatch.delattr(catalog_query, "Columns")
+    assert tables.stems("in") == ["ink"]
+    UserShelf(tables.store).set_favourite("0" * 16, True)
+    assert tables.stems(filters=Filters(favourite=True)) == ["ink"]
+
+
+def test_what_another_program_changes_is_seen_at_once(tmp_path: Path) -> None:
+    places = tmp_path / "index.sqlite3", tmp_path / "user.sqlite3"
+    with closing(CatalogStore(*places)) as mine, closing(CatalogStore(*places)) as others:
+        tables = Tables(mine)
+        tables.add("ink")
+        tables.add("wash")
+        assert tables.stems() == ["ink", "wash"]
+        with others.writing() as connection:
+            connection.execute("UPDATE files SET stem = 'zebra', kind = 'loha' WHERE stem = 'ink'")
+            connection.execute("UPDATE search SET text = 'zebra' WHERE text = 'ink'")
+        assert tables.stems() == ["wash", "zebra"]
+        assert tables.stems("zeb", filters=Filters(kind=Choice(frozenset({"loha"})))) == ["zebra"]
+        with others.writing() as connection:
+            connection.execute("DELETE FROM files WHERE stem = 'wash'")
+        assert (tables.stems(), tables.ask().total) == (["zebra"], 1)
+        UserShelf(others).record_used([tables.ask().rows[0].identity], 3.0)
+        assert tables.ask(order="last_used").rows[0].last_used == 3.0
 
 
 def test_only_what_is_in_the_folders_is_found(tables: Tables) -> None:

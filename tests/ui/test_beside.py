@@ -16,7 +16,12 @@ def test_the_users_words_and_civitais_are_found(tmp_path: Path) -> None:
     site = {"modelId": 5, "model": {"name": "Ink & Wash"}, "trainedWords": ["inkstyle"], "baseModel": "Pony"}
     (tmp_path / "ink.civitai.info").write_text(json.dumps(site), encoding="utf-8")
     words = read_words(network)
-    assert (words.title, words.activation_text, words.weight, words.base_model) == ("Ink & Wash", "ink wash", 0.7, "SD1")
+    assert (words.title, words.activation_text, words.weight, words.base_model) == (
+        "Ink & Wash",
+        "ink wash",
+        0.7,
+        "SD1",
+    )
     assert {"from a friend", "inkstyle"} <= set(words.text.split("\n"))
 
 

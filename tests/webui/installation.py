@@ -96,7 +96,7 @@ def find_installation(data: Path) -> Installation:
 def _link_ours(folder: Path) -> None:
     """The working tree as a user has it: what the WebUI looks at, and not the history, environments and tests."""
     folder.mkdir()
-    for name in ("extensions_lib", "install.py", "javascript", "metadata.ini", "scripts", "style.css"):
+    for name in ("extensions_lib", "install.py", "javascript", "localizations", "metadata.ini", "scripts", "style.css"):
         (folder / name).symlink_to(ROOT / name)
 
 

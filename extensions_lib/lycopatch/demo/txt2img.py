@@ -30,7 +30,7 @@ class Stopped(Exception):
 class Settings:
     """What to make. Picture ``i`` of a batch has the seed ``seed + i``.
 
-    Alone, that seed gives the same picture, up to the last of 255 steps of a value: sums of other sizes round otherwise.
+    Alone, that seed gives the same picture up to one of 255 steps: sums of other sizes round in another way.
     """
 
     prompt: str

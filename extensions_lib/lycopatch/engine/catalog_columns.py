@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from heapq import nlargest
-from itertools import chain, islice
 from typing import Any, TypeVar
 
 from lycopatch.engine.catalog_index import fold
+from lycopatch.engine.catalog_tags import Counts, Tags
 
 Value = TypeVar("Value", bound=Hashable)
 
@@ -49,7 +48,7 @@ class Columns:
         self._places = {id_: place for place, id_ in enumerate(self.values["id"])}
         self._orders: dict[tuple[str, bool], Sequence[int]] = {}
         self._words: dict[str, int] = {}
-        self._tags: _Tags | None = None
+        self._tags: Tags | None = None
 
     # --- sets -------------------------------------------------------------------------------------------------------
 
@@ -136,49 +135,11 @@ class Columns:
 
     # --- tags -------------------------------------------------------------------------------------------------------
 
-    def most_frequent_tags(self, connection: sqlite3.Connection, wanted: int, most: int) -> list[tuple[str, int]]:
+    def most_frequent_tags(self, connection: sqlite3.Connection, wanted: int, most: int) -> Counts:
         """The tags that most of the networks of a set have, and how many have them."""
         if self._tags is None:
-            self._tags = _Tags(connection, self._places)
-        is_most = wanted.bit_count() * 2 > self.count
-        fewer = self.in_order(wanted ^ self.everything if is_most else wanted, range(self.count))
-        return self._tags.most_frequent(fewer, most, are_left_out=is_most)
-
-
-class _Tags:
-    """The tags of all networks. A tag is a number, in the order of the alphabet."""
-
-    def __init__(self, connection: sqlite3.Connection, places: Mapping[int, int]) -> None:
-        self._names: list[str] = []
-        self._totals: list[int] = []
-        self._of_place: list[list[int]] = [[] for _ in places]
-        place_of = {str(id_): place for id_, place in places.items()}
-        grouped = connection.execute("SELECT tag, group_concat(file_id) FROM file_tags GROUP BY tag ORDER BY tag")
-        for tag, ids in grouped:
-            having = [place_of[id_] for id_ in ids.split(",") if id_ in place_of]
-            for place in having:
-                self._of_place[place].append(len(self._names))
-            if having:
-                self._names.append(tag)
-                self._totals.append(len(having))
-
-    def most_frequent(self, places: Iterable[int], most: int, *, are_left_out: bool) -> list[tuple[str, int]]:
-        """Among the networks at these places, or among all others."""
-        tags = chain.from_iterable(map(self._of_place.__getitem__, places))
-        if are_left_out:
-            counts = self._totals.copy()
-            for tag in tags:
-                counts[tag] -= 1
-        else:
-            counts = [0] * len(self._totals)
-            for tag in tags:
-                counts[tag] += 1
-        # Tags are many and most of them rare: only the frequent ones are sorted.
-        least = max(1, min(nlargest(most, counts), default=1))
-        found = sorted((-count, tag) for tag, count in enumerate(counts) if count > least)
-        as_rare = ((-least, tag) for tag, count in enumerate(counts) if count == least)
-        found += islice(as_rare, most - len(found))
-        return [(self._names[tag], -count) for count, tag in found]
+            self._tags = Tags(connection, self._places, self.set_of)
+        return self._tags.most_frequent(wanted, self.in_order(wanted, range(self.count)), most)
 
 
 def natural(text: str) -> str:

@@ -61,7 +61,10 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """``words``: each has to occur, one with "-" before it must not. ``order``: of ``ORDERS``; ``seed``: for random."""
+    """``words``: each has to occur, one with "-" before it must not. ``order``: one of ``ORDERS``.
+
+    ``descending``: the other way round than the order usually goes; ``seed``: of the random order.
+    """
 
     words: str = ""
     filters: Filters = Filters()
@@ -126,6 +129,8 @@ class Question:
     def _words(self) -> int:
         left = self.columns.everything
         for word in dict.fromkeys(fold(self._wanted.words).split()):
+            if not left:
+                break
             if len(word) > 1 and word.startswith("-"):
                 left &= ~self.columns.with_word(self._connection, word[1:])
             else:

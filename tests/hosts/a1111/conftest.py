@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,15 @@ LAYERS = {
     "lora_te_text_model_encoder_layers_0_self_attn_q_proj": (16, 16),
 }
 """One of the U-Net's and one of the text encoder's, in the small SD1 model of the replay."""
+
+
+@pytest.fixture(autouse=True)
+def fastapi_forgets() -> Iterator[None]:
+    """Newer releases of fastapi remember what answers a route, and with it the whole extension of a finished test."""
+    yield
+    for each in vars(sys.modules.get("fastapi.dependencies.models", object)).values():
+        if hasattr(each, "cache_clear"):
+            each.cache_clear()
 
 
 @pytest.fixture(params=["1.5", "1.6", "1.9", "1.10"])

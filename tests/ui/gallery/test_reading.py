@@ -94,3 +94,19 @@ def test_what_goes_wrong_is_logged_and_the_next_start_tries_again(
     reading.start()
     assert over(reading)
     assert catalog.times == 1
+
+
+def test_it_can_wait_until_somebody_looks(catalog: SlowCatalog, reading: BackgroundReading) -> None:
+    reading.start(after=60)
+    assert not catalog.begun.acquire(timeout=0.05)
+    reading.hurry()
+    assert catalog.begun.acquire(timeout=5)
+    catalog.enough.set()
+    assert over(reading)
+
+
+def test_closing_does_not_wait_for_the_beginning(catalog: SlowCatalog, reading: BackgroundReading) -> None:
+    reading.start(after=60)
+    reading.close(patience=5)
+    assert not reading.running
+    assert not catalog.begun.acquire(timeout=0.05)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TITLE = "LycoPatch"
+_CALM_SECONDS = 3.0
+"""After the start of the WebUI, which loads a model then."""
 _NO_LIBRARY = "The library can not be shown here; the reason is in the WebUI's console. Everything else works."
 
 
@@ -112,7 +114,7 @@ class Extension:
         _attempt("the HTTP routes", lambda: self._add_routes(app))
         if self.gallery is not None:
             _attempt("the routes of the library", partial(self.gallery.add_routes, app))
-        self.library.reading.start()
+        self.library.reading.start(after=_CALM_SECONDS)
 
     def model_loaded(self, model: Any) -> None:
         """A model was loaded, or got another VAE. Other threads, too."""

@@ -63,6 +63,7 @@ class Lookup:
 
     def look_for_changes(self) -> None:
         """Notice new and changed files. Cheap, and not with every question: people scroll."""
+        self._reading.hurry()
         now = time.monotonic()
         if now - self._looked > _LOOK_AGAIN_SECONDS:
             self._looked = now

@@ -24,6 +24,7 @@ class BackgroundReading:
         self._thread: threading.Thread | None = None
         self._again = False
         self._closed = threading.Event()
+        self._wanted = threading.Event()
 
     @property
     def running(self) -> bool:
@@ -31,26 +32,38 @@ class BackgroundReading:
         thread = self._thread
         return thread is not None and thread.is_alive()
 
-    def start(self) -> None:
-        """Begin, or once more when it is running: files may have come behind its back."""
+    def start(self, *, after: float = 0.0) -> None:
+        """Begin, or once more when it is running: files may have come behind its back.
+
+        ``after`` so many seconds, for a program that has more urgent things to do; ``hurry`` ends the wait.
+        """
         with self._lock:
+            if not after:
+                self._wanted.set()
             if self._closed.is_set():
                 return
             if self.running:
                 self._again = True
                 return
-            self._thread = threading.Thread(target=self._run, name="lycopatch-library", daemon=True)
+            self._thread = threading.Thread(target=self._run, args=(after,), name="lycopatch-library", daemon=True)
             self._thread.start()
+
+    def hurry(self) -> None:
+        """Somebody looks: wait no longer."""
+        self._wanted.set()
 
     def close(self, patience: float = 5.0) -> None:
         """End it for good, and wait so many seconds for that."""
         self._closed.set()
+        self._wanted.set()
         thread = self._thread
         if thread is not None:
             thread.join(patience)
 
-    def _run(self) -> None:
+    def _run(self, after: float) -> None:
         try:
+            self._wanted.wait(after)
+            self._go_on(0, 0)
             while True:
                 self._catalog().index(self._go_on)
                 with self._lock:
