@@ -47,7 +47,10 @@ def inspect() -> None:
 
 
 def demo() -> None:
-    """Do in the demo's page what the README says, and save how it looks as docs/demo.png. Needs Chromium."""
+    """Do in the demo's page what the README says, and save how it looks as docs/demo.png and library.png.
+
+    Needs Chromium.
+    """
     command = [sys.executable, "-u", "-m", "lycopatch.demo", "--port", "0"]
     with (
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server,
@@ -58,18 +61,27 @@ def demo() -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--no-proxy-server"]
         )
-        page = browser.new_page(viewport={"width": 1280, "height": 1010})
+        page = browser.new_page(viewport={"width": 1400, "height": 1060})
         page.goto(address)
-        page.wait_for_selector("#demo_cards button")
+        cards = page.locator(".lycopatch-gallery [role=gridcell]")
         page.fill("#demo_prompt textarea", "a red heart on blue")
         page.fill("#demo_seed input", "5")
         page.locator("#demo_batch input[type=number]").fill("4")
-        page.locator("#demo_cards button", has_text="stripes-lokr-low").click()
-        page.wait_for_selector("#demo_cards >> text=✓")
+        cards.filter(has_text="stripes-lokr-low").first.click()
+        page.wait_for_selector(".lycopatch-stack >> text=stripes-lokr-low")
         page.click("#demo_run")
         page.wait_for_selector("#demo_report >> text=/Seed 5/")
-        page.wait_for_timeout(1000)  # until the pictures are painted
+        page.evaluate("scrollTo(0, 0)")
+        page.wait_for_timeout(1500)  # until the pictures are painted
         page.screenshot(path="docs/demo.png")
+        page.get_by_role("tab", name="LycoPatch").click()
+        card = page.locator(".lycopatch-gallery:visible [role=gridcell]", has_text="stripes-dora").first
+        card.locator("[data-act=details]").dispatch_event("click")
+        page.wait_for_selector("dialog[open]")
+        page.wait_for_selector("dialog[open] .lycopatch-totals")  # it was measured where the network acts
+        page.locator("dialog[open] .lycopatch-totals").evaluate("totals => totals.scrollIntoView({ block: 'center' })")
+        page.wait_for_timeout(1000)
+        page.screenshot(path="docs/library.png")
         browser.close()
         server.terminate()
 

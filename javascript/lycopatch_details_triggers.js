@@ -5,7 +5,7 @@
     const lycopatch = (window.lycopatch = window.lycopatch || {});
     const panels = (lycopatch.panels = lycopatch.panels || {});
     const t = (...all) => lycopatch.words.t(...all);
-    const FIRST = 40; // chips before "show all"
+    const FIRST = 20; // chips before "show all"
 
     panels.triggers = function (details, tools, editor) {
         const { make } = lycopatch.dom;

@@ -116,6 +116,7 @@ class GalleryService:
             self._lookup.cards([row])[0],
             self._lookup.file(row),
             session=self._model(),
+            model=self._title(),
             allow_pickle=self._allow_pickle(),
             hashes=_hashes(row),
         )
@@ -125,7 +126,11 @@ class GalleryService:
         file = self._lookup.file(self._lookup.row(identity))
         try:
             return details.influence(
-                file.path, session=self._model(), allow_pickle=self._allow_pickle(), progress=progress
+                file.path,
+                session=self._model(),
+                model=self._title(),
+                allow_pickle=self._allow_pickle(),
+                progress=progress,
             )
         except AdapterError as error:
             raise Refused(str(error)) from error
@@ -200,17 +205,21 @@ class GalleryService:
 
     def dry_run(self, prompt: str, negative: str, progress: Progress) -> dict[str, Any]:
         """What generating would do with the networks of a prompt. What ``progress`` raises ends it."""
-        loaded = self._loaded()
         return dry_run(
             prompt,
             negative,
             self._lookup.found_by_tag,
             session=self._model(),
             catalog=self._catalog(),
-            model=loaded.title if loaded else None,
+            model=self._title(),
             progress=progress,
             allow_pickle=self._allow_pickle(),
         )
+
+    def _title(self) -> str | None:
+        """Of the model in use."""
+        loaded = self._loaded()
+        return loaded.title if loaded else None
 
     def _model(self) -> Session | None:
         try:
