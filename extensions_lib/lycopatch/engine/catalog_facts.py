@@ -89,7 +89,7 @@ def read_facts(seen: SeenFile, structures: Structures, read_words: ReadWords | N
     except UnreadableAdapter as unreadable:
         return _facts(seen, words, trouble(seen, unreadable))
     except Exception as error:  # a bug of ours must not keep the other files from being listed
-        _log.exception("The header of %s could not be understood", seen.place)
+        _log.exception("The header of %s could not be understood", printable(seen.place))
         reason = f"its header could not be understood ({type(error).__name__})."
         return _facts(seen, words, Header(error=str(UnreadableAdapter(seen.path, reason)), problem="damaged"))
     if seen.beside.downloading == "surely":

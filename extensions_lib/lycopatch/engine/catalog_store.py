@@ -24,6 +24,7 @@ from lycopatch.engine import catalog_schema
 from lycopatch.engine.catalog_schema import MARK, SCHEMA
 from lycopatch.engine.catalog_user_file import create_tables, open_user_file
 from lycopatch.engine.report import Issue
+from lycopatch.engine.wording import printable
 
 _BUSY_SECONDS = 5.0
 _NETWORK_DISKS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "fuse.sshfs", "fuse.rclone"})
@@ -128,7 +129,7 @@ class CatalogStore:
                 return False
             if opened is not None and opened.generation != self.generation:
                 return True  # another thread has met the same error
-            _log.warning("The catalog's database %s failed (%s); it is made again.", self.path, error)
+            _log.warning("The catalog's database %s failed (%s); it is made again.", _text(self.path), error)
             if _is_damage(error) and self.path is not None and _move_aside(self.path):
                 self._open()
             else:
@@ -158,7 +159,7 @@ class CatalogStore:
                         raise
                     ours = _prepare(path)
             except (sqlite3.Error, OSError, ValueError) as error:
-                _log.warning("The catalog is kept in memory: %s can not be used (%s).", path, error)
+                _log.warning("The catalog is kept in memory: %s can not be used (%s).", _text(path), error)
                 break
             if ours:
                 self.path = path
@@ -200,7 +201,7 @@ class CatalogStore:
             connection.execute("ATTACH DATABASE ? AS user", (str(self._user or self._user_in_memory),))
             create_tables(connection, "user")
         except sqlite3.Error as error:
-            _log.warning("Favourites are kept in memory: %s can not be used (%s).", self._user, error)
+            _log.warning("Favourites are kept in memory: %s can not be used (%s).", _text(self._user), error)
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("DETACH DATABASE user")
             connection.execute("ATTACH DATABASE ? AS user", (self._user_in_memory,))
@@ -270,7 +271,7 @@ def _move_aside(path: Path) -> bool:
             path.with_name(path.name + ending).unlink(missing_ok=True)
     except OSError:
         return False
-    _log.warning("The catalog's database was damaged. It was kept as %s.damaged and is made again.", path)
+    _log.warning("The catalog's database was damaged. It was kept as %s.damaged and is made again.", _text(path))
     return True
 
 
@@ -291,3 +292,8 @@ def _close_all(opened: list[_Opened]) -> None:
     for each in opened:
         each.connection.close()
     opened.clear()
+
+
+def _text(path: Path | None) -> str:
+    """A path for the log, which may go into a file: without halves of characters."""
+    return printable(str(path))

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from lycopatch.engine.report import Issue
+from lycopatch.engine.wording import printable
 
 _COLUMNS = {"favourites": ("identity",), "uses": ("identity", "count", "last")}
 _TABLES = (
@@ -137,5 +138,5 @@ def _text(raw: bytes) -> str:
 
 
 def _issue(kind: str, message: str, path: Path) -> Issue:
-    _log.warning("%s", message)
+    _log.warning("%s", printable(message))
     return Issue(kind, message, file=str(path))

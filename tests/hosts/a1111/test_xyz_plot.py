@@ -35,9 +35,8 @@ class Plot:
 
     def __init__(self, folder: Path) -> None:
         self.script = SimpleNamespace(AxisOption=AxisOption, axis_options=[AxisOption("Nothing", str, None)])
-        self.settings = SimpleNamespace(prefer_alias=False)
+        self.settings = SimpleNamespace(prefer_alias=False, usual_weight=0.7)
         self.catalog = Catalog([folder])
-        self.options = SimpleNamespace(extra_networks_default_multiplier=0.7)
 
     def register(self) -> Any:
         room = importlib.import_module("lycopatch.hosts.a1111.xyz_plot")
@@ -70,7 +69,7 @@ def plot(tmp_path: Path) -> Iterator[Plot]:
         SimpleNamespace(path=str(tmp_path / "scripts" / "other.py"), module=SimpleNamespace()),
         SimpleNamespace(path=str(tmp_path / "scripts" / "xyz_grid.py"), module=plot.script),
     ]
-    with stub_modules({"shared": {**shared(), "opts": plot.options}, "scripts": {"scripts_data": scripts_data}}):
+    with stub_modules({"shared": shared(), "scripts": {"scripts_data": scripts_data}}):
         plot.register()
         yield plot
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps, features
 
+from lycopatch.engine.wording import printable
 from lycopatch.ui.gallery.previews import OpenedPreview
 
 WIDTH = 320
@@ -84,7 +85,7 @@ class Thumbnails:
                 made = _read(file) or self._make(preview, file)  # somebody may have made it while this one waited
         except _NotShown as reason:
             problem = f"The preview {reason}."
-            _log.warning("%s has no thumbnail. %s", preview.path, problem)
+            _log.warning("%s has no thumbnail. %s", printable(str(preview.path)), problem)
             return Thumbnail(self._encoded(placeholder(problem)), self.media_type, problem)
         return Thumbnail(made, self.media_type)
 
@@ -95,7 +96,7 @@ class Thumbnails:
             _write(file, data)
             self._bound(len(data))
         except OSError as error:
-            _log.warning("Thumbnails can not be kept in %s: %s", self.folder, error.strerror or error)
+            _log.warning("Thumbnails can not be kept in %s: %s", printable(str(self.folder)), error.strerror or error)
         return data
 
     def _encoded(self, picture: Image.Image) -> bytes:
